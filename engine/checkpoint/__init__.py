@@ -1,0 +1,1 @@
+"""Atomic files, exact state, and what a resume may change."""

@@ -1,0 +1,187 @@
+"""What a resume may change, and how a state is put back exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from engine.checkpoint.state import Identity, Place, list_states, read_newest
+from engine.errors import Problem, RunError
+from engine.runs import RunFolder
+from engine.settings import Recipe
+
+MAY_CHANGE = (
+    "train.epochs",
+    "train.max_steps",
+    "train.device",
+    "train.threads",
+    "sample.",
+    "save.",
+    "data.workers",
+    "data.cache_gigabytes",
+    "run.",
+)
+"""Settings that do not touch what was already learnt; the rest starts a new run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One setting that differs from the run's recipe."""
+
+    path: str
+    before: Any
+    after: Any
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.before} -> {self.after}"
+
+    @property
+    def allowed(self) -> bool:
+        """Whether a resume may go on with it."""
+        return self.path.startswith(MAY_CHANGE)
+
+
+def changes(before: Recipe, after: Recipe) -> tuple[Change, ...]:
+    """Every setting that differs, in the order of the recipe."""
+    old, new = _flat(before.model_dump(mode="json")), _flat(after.model_dump(mode="json"))
+    return tuple(
+        Change(path, old.get(path), new.get(path))
+        for path in dict.fromkeys((*old, *new))
+        if old.get(path) != new.get(path)
+    )
+
+
+def refuse_forbidden(found: tuple[Change, ...]) -> None:
+    """Raise RunError with every change that would make the run another one."""
+    problems = [
+        Problem(
+            f"{change.path} was {change.before} in this run and cannot become {change.after}.",
+            path=change.path,
+            remedy="Leave it, or start a new run from the network file with `lyctui resume FILE`.",
+        )
+        for change in found
+        if not change.allowed
+    ]
+    if problems:
+        raise RunError(*problems)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+class Restorable(Protocol):
+    """What `restore` puts back."""
+
+    network: Any
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    steps_per_epoch: tuple[int, ...]
+    total_steps: int
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """Where a resumed run comes from."""
+
+    seconds: float = 0.0
+    runs: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def restore(
+    folder: RunFolder, training: Restorable, identity: Identity, *, from_step: int | None
+) -> tuple[Place, Lineage]:
+    """Put the newest good state (or the one of `from_step`) into `training`."""
+    if from_step is None and not list_states(folder.states):
+        note = "fresh: nothing was saved yet, so the run begins at its first step again"
+        return Place(), Lineage(runs=(f"{folder.name}@0",), notes=(note,))
+    state, warnings = read_newest(folder.states, step=from_step)
+    _check_identity(state.identity, identity, folder)
+    place = state.place
+    if place.step >= training.total_steps:
+        raise RunError(
+            Problem(
+                f"The run is finished: {place.step} of {training.total_steps} steps are done.",
+                where=str(folder.path),
+                remedy=f"Train on with `lyctui resume {folder.name} --set train.epochs=N`.",
+            )
+        )
+    training.network.load_training_state(state.network)
+    training.optimizer.load_state_dict(_for_device(state.optimizer))
+    training.scaler.load_state_dict(state.scaler)
+    notes = (
+        f"exact: weights, optimizer, learning-rate curve, order and draws from step {place.step}",
+    )
+    return place, Lineage(
+        seconds=float(state.session["seconds"]),
+        runs=(*state.session["lineage"], f"{folder.name}@{place.step}"),
+        notes=notes,
+        warnings=(*warnings, *_soft_differences(state.identity, identity)),
+    )
+
+
+def _for_device(state: dict[str, Any]) -> dict[str, Any]:
+    # torch moves tensors of `state` to their parameters' device itself; groups may hold some too.
+    return {
+        "state": state["state"],
+        "param_groups": [
+            {
+                name: value.clone() if isinstance(value, Tensor) else value
+                for name, value in group.items()
+            }
+            for group in state["param_groups"]
+        ],
+    }
+
+
+def _check_identity(then: Identity, now: Identity, folder: RunFolder) -> None:
+    problems = []
+    if then.base_sha256 != now.base_sha256:
+        problems.append(
+            Problem(
+                "The base model is another file than the one this run began with.",
+                path="model.path",
+                where=str(folder.path),
+                remedy="Put the old file back, or start a new run with `lyctui resume FILE`.",
+            )
+        )
+    if then.data_fingerprint != now.data_fingerprint:
+        problems.append(
+            Problem(
+                "Pictures or captions have changed since this run began.",
+                path="data.folder",
+                where=str(folder.path),
+                remedy="Put them back as they were, or start a new run with `lyctui resume FILE`.",
+            )
+        )
+    if problems:
+        raise RunError(*problems)
+
+
+def _soft_differences(then: Identity, now: Identity) -> list[str]:
+    """What may change the last bits of the result, though not its meaning."""
+    found = []
+    if then.threads != now.threads:
+        found.append(f"CPU threads {then.threads} -> {now.threads}")
+    found += [
+        f"{name} {old} -> {now.versions.get(name, 'missing')}"
+        for name, old in then.versions.items()
+        if now.versions.get(name) != old
+    ]
+    if then.machine != now.machine:
+        found.append(f"processor {then.machine} -> {now.machine}")
+    if not found:
+        return []
+    return [f"The last bits may differ from an uninterrupted run: {', '.join(found)}."]

@@ -1,0 +1,233 @@
+"""One run from its recipe to its end: assemble, restore, train, and say what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from engine.assemble import Training, assemble
+from engine.checkpoint.resume import Lineage, restore
+from engine.checkpoint.state import Identity, Place, this_machine
+from engine.control import Control
+from engine.errors import OutOfMemory, Problem
+from engine.events import Acknowledged, Ended, Event, Phase, Started, Warned
+from engine.labels import file_metadata
+from engine.outputs import Outputs, Tally
+from engine.prompts import parse_prompts
+from engine.runs import RunFolder
+from engine.sampling import paint
+from engine.settings import Recipe
+from engine.settings.toml import portable
+from engine.trainer import Stopped, train
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from engine.session import Examine
+
+Emit = Callable[[Event], None]
+
+STOPPED_EXIT = 130
+"""Stopped by the user, state saved; a signal's own code is the process's affair."""
+
+
+def conduct(
+    recipe: Recipe,
+    folder: RunFolder,
+    cache: Path,
+    control: Control,
+    emit: Emit,
+    *,
+    resume: bool,
+    from_step: int | None,
+    examine: Examine | None,
+) -> Ended:
+    """Run a filled recipe in its folder; gives the last event. Errors rise as EngineError."""
+    began = time.time()
+    _set_device_modes(recipe)
+
+    def progress(phase: str, done: int, total: int) -> None:
+        emit(Phase(phase, done, total))
+        if control.asked("stop"):
+            raise StoppedEarly
+
+    try:
+        training = assemble(recipe, cache, progress)
+        identity = identify(recipe, training)
+        place, lineage = Place(), Lineage()
+        if resume:
+            place, lineage = restore(folder, training, identity, from_step=from_step)
+        tally = Tally(began, seconds_before=lineage.seconds, lineage=lineage.runs)
+        outputs = Outputs(
+            training,
+            folder,
+            folder.name,
+            emit,
+            save=recipe.save,
+            sample=recipe.sample,
+            prompts=parse_prompts(recipe.sample.prompts),
+            identity=identity,
+            metadata=lambda at: file_metadata(recipe, training, at, tally),
+            tally=tally,
+        )
+        emit(_started(training, folder, place, lineage.notes))
+        for warning in (*training.notices, *lineage.warnings):
+            emit(Warned(warning))
+        judge = Judge(examine, _painter(training, recipe, progress))
+        return _train_to_end(training, outputs, control, emit, folder, place, judge)
+    except StoppedEarly:
+        return _ended_early(folder, control, emit, began)
+    except torch.OutOfMemoryError as error:
+        raise OutOfMemory(_device_memory(recipe)) from error
+
+
+class StoppedEarly(Exception):
+    """The user asked to stop before the first step: nothing is lost by leaving."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """Who judges the network before and after training, and with whose pictures."""
+
+    examine: Examine | None
+    paint: Callable[[Sequence[str]], list[Image.Image]]
+
+    def look(self, when: Literal["before", "after"], emit: Emit) -> None:
+        """Emit the score, if anybody asked for one."""
+        if self.examine is not None:
+            emit(Phase("scoring"))
+            emit(self.examine(when, self.paint))
+
+
+def _train_to_end(
+    training: Training,
+    outputs: Outputs,
+    control: Control,
+    emit: Emit,
+    folder: RunFolder,
+    place: Place,
+    judge: Judge,
+) -> Ended:
+    began = time.time()
+    state: Literal["finished", "stopped"] = "finished"
+    training.network.eval()
+    if place.step == 0:
+        judge.look("before", emit)
+    emit(Phase("training"))
+    try:
+        place = train(training, outputs, control, emit, place)
+    except Stopped as asked:
+        state, place = "stopped", asked.place
+    else:
+        training.network.eval()
+        with contextlib.suppress(StoppedEarly):
+            judge.look("after", emit)
+    training.loader.close()
+    training.network.eject()
+    return Ended(
+        state=state,
+        run=str(folder.path),
+        files=tuple(outputs.files),
+        steps=place.step,
+        exit=0 if state == "finished" else STOPPED_EXIT,
+        seconds=time.time() - began,
+    )
+
+
+def _ended_early(folder: RunFolder, control: Control, emit: Emit, began: float) -> Ended:
+    for request in control.take():
+        emit(Acknowledged(request))
+    seconds = time.time() - began
+    return Ended(
+        state="stopped",
+        run=str(folder.path),
+        files=(),
+        steps=0,
+        exit=STOPPED_EXIT,
+        seconds=seconds,
+    )
+
+
+def identify(recipe: Recipe, training: Training) -> Identity:
+    """What this run's states belong to."""
+    versions, machine = this_machine()
+    return Identity(
+        recipe=portable(recipe),
+        data_fingerprint=training.survey.fingerprint(),
+        base_sha256=training.model.sha256,
+        threads=torch.get_num_threads(),
+        versions=versions,
+        machine=machine,
+    )
+
+
+def _started(
+    training: Training, folder: RunFolder, place: Place, notes: tuple[str, ...]
+) -> Started:
+    total = None
+    if training.device.type == "cuda":
+        total = torch.cuda.get_device_properties(training.device).total_memory
+    return Started(
+        run=folder.name,
+        total_steps=training.total_steps,
+        steps_per_epoch=training.steps_per_epoch,
+        batch_size=training.order.batch_size,
+        samples_per_epoch=training.order.samples_per_epoch,
+        step=place.step,
+        device=str(training.device),
+        vram_total_bytes=total,
+        pid=os.getpid(),
+        notes=notes,
+    )
+
+
+def _set_device_modes(recipe: Recipe) -> None:
+    if recipe.train.threads is not None:
+        torch.set_num_threads(recipe.train.threads)
+    if recipe.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+
+
+def _painter(
+    training: Training, recipe: Recipe, progress: Callable[[str, int, int], None]
+) -> Callable[[Sequence[str]], list[Image.Image]]:
+    def paint_prompts(texts: Sequence[str]) -> list[Image.Image]:
+        prompts = parse_prompts(texts)
+        return paint(
+            training.model,
+            prompts,
+            steps=recipe.sample.steps,
+            guidance=recipe.sample.guidance,
+            width=training.resolution[0],
+            height=training.resolution[1],
+            seed=0,
+            clip_skip=training.clip_skip,
+            negative="",
+            on_picture=lambda done: progress("scoring", done, len(prompts)),
+        )
+
+    return paint_prompts
+
+
+def _device_memory(recipe: Recipe) -> Problem:
+    steps = []
+    if not recipe.train.checkpointing:
+        steps.append("switch train.checkpointing on")
+    if (recipe.train.batch_size or 1) > 1:
+        steps.append(f"lower train.batch_size from {recipe.train.batch_size}")
+    if (recipe.optim.te_lr or 0) > 0:
+        steps.append("set optim.te_lr to 0")
+    steps.append("lower data.resolution")
+    return Problem(
+        "The GPU ran out of memory.",
+        remedy=f"To save memory, in this order: {'; '.join(steps)}. Then start again.",
+    )

@@ -1,0 +1,43 @@
+"""Requests to a running engine: a fixed set of words, read by the loop at step boundaries."""
+
+from __future__ import annotations
+
+import threading
+from typing import Literal, get_args
+
+Request = Literal["stop", "save", "sample", "pause", "continue"]
+REQUESTS: frozenset[str] = frozenset(get_args(Request))
+
+
+class Control:
+    """Carries requests from screens, signals and sockets to the loop. Safe from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: list[Request] = []
+        self._arrived = threading.Event()
+
+    def ask(self, request: Request) -> None:
+        """Leave a request; a word that already waits is not left twice."""
+        with self._lock:
+            if request not in self._waiting:
+                self._waiting.append(request)
+            self._arrived.set()
+
+    def take(self) -> tuple[Request, ...]:
+        """All waiting requests in order, removed; empty when there is none. Never waits."""
+        if not self._arrived.is_set():
+            return ()
+        with self._lock:
+            taken, self._waiting = tuple(self._waiting), []
+            self._arrived.clear()
+        return taken
+
+    def asked(self, request: Request) -> bool:
+        """Whether a request waits; it stays."""
+        with self._lock:
+            return request in self._waiting
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a request to arrive (used while paused)."""
+        return self._arrived.wait(seconds)

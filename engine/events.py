@@ -1,0 +1,366 @@
+"""What a run tells: frozen events, one line each in events.jsonl, and the reducer that sums them up.
+
+The live monitor, `watch`, plain mode and `--json` all read the same events through the same reducer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal
+
+VERSION = 1
+
+State = Literal["starting", "running", "paused", "finished", "stopped", "failed"]
+EMA_STEPS = 50
+"""Half-life scale of the mean line: weight of a new loss is 1 / EMA_STEPS once warm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base: `time` is seconds since the epoch (UTC)."""
+
+    name: ClassVar[str] = ""
+    time: float = field(default_factory=time.time, kw_only=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Started(Event):
+    """The loop is about to begin, anew or resumed; written once for each process that owns the run."""
+
+    name: ClassVar[str] = "started"
+    run: str
+    total_steps: int
+    steps_per_epoch: tuple[int, ...]
+    batch_size: int
+    samples_per_epoch: int
+    step: int = 0
+    device: str = "cpu"
+    vram_total_bytes: int | None = None
+    pid: int = 0
+    notes: tuple[str, ...] = ()
+    """What was resumed exactly and what starts fresh, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase(Event):
+    """What the run is busy with: "loading", "checking pictures", "caching latents", "caching text",
+    "training", "sampling", "saving"; done and total count where they are known."""
+
+    name: ClassVar[str] = "phase"
+    phase: str
+    done: int = 0
+    total: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class StepDone(Event):
+    """One optimizer step."""
+
+    name: ClassVar[str] = "step"
+    step: int
+    epoch: int
+    loss: float
+    lr: dict[str, float]
+    """Learning rate by part: "unet", "te"."""
+    grad_norm: float
+    seconds: float
+    samples: int
+    vram_bytes: int | None = None
+    """Memory in use: of the GPU where there is one, else of this process."""
+    vram_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saved(Event):
+    """A file or a state was written; `checked` once it was read back."""
+
+    name: ClassVar[str] = "saved"
+    what: Literal["network", "state", "copy"]
+    step: int
+    epoch: int
+    path: str
+    bytes: int = 0
+    checked: bool = False
+    final: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled(Event):
+    """Preview pictures were made."""
+
+    name: ClassVar[str] = "sampled"
+    step: int
+    epoch: int
+    paths: tuple[str, ...]
+    prompts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Warned(Event):
+    """Something the user should know; training goes on."""
+
+    name: ClassVar[str] = "warning"
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged(Event):
+    """A request was taken: stop, save, sample, pause, continue."""
+
+    name: ClassVar[str] = "acknowledged"
+    request: str
+    step: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scored(Event):
+    """Concept score of the demo, before or after training."""
+
+    name: ClassVar[str] = "score"
+    when: Literal["before", "after"]
+    concept: float
+    base_shape: float
+    base_background: float
+    base_colour: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ended(Event):
+    """The last event of a process that owned the run."""
+
+    name: ClassVar[str] = "ended"
+    state: Literal["finished", "stopped", "failed"]
+    run: str
+    files: tuple[str, ...]
+    steps: int
+    exit: int
+    seconds: float = 0.0
+    message: str = ""
+    problems: tuple[dict[str, str], ...] = ()
+
+
+EVENTS: dict[str, type[Event]] = {
+    kind.name: kind
+    for kind in (Started, Phase, StepDone, Saved, Sampled, Warned, Acknowledged, Scored, Ended)
+}
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """JSON object of an event; `ended` is named by its state, as the machine interface promises."""
+    body = asdict(event)
+    label = event.state if isinstance(event, Ended) else event.name
+    return {"v": VERSION, "event": label, **body}
+
+
+def from_dict(data: dict[str, Any]) -> Event | None:
+    """Exact inverse of `to_dict`; None for events of a later version."""
+    label = data.get("event", "")
+    kind = Ended if label in ("finished", "stopped", "failed") else EVENTS.get(label)
+    if kind is None:
+        return None
+    known = {item.name for item in fields(kind)}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in data.items()
+        if name in known
+    }
+    return kind(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point of the chart."""
+
+    step: int
+    loss: float
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The latest numbers of a run, as the panels show them. Unknown numbers are None."""
+
+    run: str = ""
+    state: State = "starting"
+    phase: str = "loading"
+    phase_done: int = 0
+    phase_total: int = 0
+    step: int = 0
+    first_step: int = 0
+    total_steps: int = 0
+    epoch: int = 0
+    epochs: int = 0
+    batch_size: int = 0
+    loss: float | None = None
+    loss_mean: float | None = None
+    """Exponential mean."""
+    loss_epoch_mean: float | None = None
+    lr: dict[str, float] = field(default_factory=dict)
+    grad_norm: float | None = None
+    seconds_per_step: float | None = None
+    images_per_second: float | None = None
+    device: str = ""
+    vram_bytes: int | None = None
+    vram_peak_bytes: int | None = None
+    vram_total_bytes: int | None = None
+    started_at: float | None = None
+    ended_at: float | None = None
+    remaining_seconds: tuple[float, float] | None = None
+    """Low and high; the two meet as steps become regular."""
+    last_saved_step: int = 0
+    points: Sequence[Point] = ()
+    """Append-only list shared with the reducer; read `points[:len(points)]`, never change it."""
+    log: tuple[Event, ...] = ()
+    """The newest notable events, oldest first."""
+    files: tuple[str, ...] = ()
+    samples: tuple[Sampled, ...] = ()
+    scores: tuple[Scored, ...] = ()
+    requests: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    end: Ended | None = None
+
+    @property
+    def elapsed_seconds(self) -> float:
+        """Seconds since this process took the run."""
+        if self.started_at is None:
+            return 0.0
+        return (self.ended_at or time.time()) - self.started_at
+
+
+class Reducer:
+    """Turns events into a `Snapshot`. One writer; readers take `snapshot`, which is replaced whole."""
+
+    def __init__(self, run: str = "") -> None:
+        self.snapshot = Snapshot(run=run)
+        self._points: list[Point] = []
+        self._log: deque[Event] = deque(maxlen=200)
+        self._recent: deque[float] = deque(maxlen=30)
+        self._epoch_losses: list[float] = []
+        self._mean: float | None = None
+        self.snapshot = replace(self.snapshot, points=self._points)
+
+    def apply_all(self, events: Iterable[Event]) -> Snapshot:
+        """Apply many events."""
+        for event in events:
+            self.apply(event)
+        return self.snapshot
+
+    def apply(self, event: Event) -> Snapshot:
+        """Apply one event."""
+        match event:
+            case Started():
+                self._started(event)
+            case Phase():
+                self.snapshot = replace(
+                    self.snapshot,
+                    phase=event.phase,
+                    phase_done=event.done,
+                    phase_total=event.total,
+                )
+            case StepDone():
+                self._step(event)
+            case Saved():
+                self._saved(event)
+            case Sampled():
+                self.snapshot = replace(self.snapshot, samples=(*self.snapshot.samples, event))
+            case Scored():
+                self.snapshot = replace(self.snapshot, scores=(*self.snapshot.scores, event))
+            case Acknowledged():
+                self._acknowledged(event)
+            case Ended():
+                self.snapshot = replace(
+                    self.snapshot,
+                    state=event.state,
+                    end=event,
+                    ended_at=event.time,
+                    files=event.files or self.snapshot.files,
+                    remaining_seconds=None,
+                )
+        if not isinstance(event, StepDone | Phase):
+            self._log.append(event)
+            self.snapshot = replace(self.snapshot, log=tuple(self._log))
+        return self.snapshot
+
+    def _started(self, event: Started) -> None:
+        # A resumed run may repeat steps after its last state: what was drawn of them is taken back.
+        while self._points and self._points[-1].step > event.step:
+            self._points.pop()
+        self._mean = self._points[-1].mean if self._points else None
+        self._recent.clear()
+        self._epoch_losses.clear()
+        self.snapshot = replace(
+            self.snapshot,
+            run=event.run,
+            state="running",
+            step=event.step,
+            first_step=event.step,
+            total_steps=event.total_steps,
+            epochs=len(event.steps_per_epoch),
+            batch_size=event.batch_size,
+            device=event.device,
+            vram_total_bytes=event.vram_total_bytes,
+            started_at=event.time,
+            ended_at=None,
+            end=None,
+            notes=event.notes,
+            last_saved_step=event.step,
+        )
+
+    def _step(self, event: StepDone) -> None:
+        if event.epoch != self.snapshot.epoch:
+            self._epoch_losses.clear()
+        self._epoch_losses.append(event.loss)
+        count = len(self._points) + 1
+        weight = 1 / min(count, EMA_STEPS)
+        self._mean = (
+            event.loss if self._mean is None else self._mean + weight * (event.loss - self._mean)
+        )
+        self._points.append(Point(event.step, event.loss, self._mean))
+        self._recent.append(event.seconds)
+        per_step = sorted(self._recent)[len(self._recent) // 2]
+        left = max(0, self.snapshot.total_steps - event.step)
+        self.snapshot = replace(
+            self.snapshot,
+            phase="training",
+            phase_done=0,
+            phase_total=0,
+            step=event.step,
+            epoch=event.epoch,
+            loss=event.loss,
+            loss_mean=self._mean,
+            loss_epoch_mean=sum(self._epoch_losses) / len(self._epoch_losses),
+            lr=event.lr,
+            grad_norm=event.grad_norm,
+            seconds_per_step=per_step,
+            images_per_second=event.samples / event.seconds if event.seconds else None,
+            vram_bytes=event.vram_bytes,
+            vram_peak_bytes=event.vram_peak_bytes,
+            remaining_seconds=self._remaining(left),
+        )
+
+    def _remaining(self, left: int) -> tuple[float, float]:
+        recent = sorted(self._recent)
+        # The middle half of the last steps bounds the pace; their mean carries the slow ones.
+        low, high = recent[len(recent) // 4], recent[(3 * len(recent)) // 4]
+        mean = sum(recent) / len(recent)
+        return left * min(low, mean), left * max(high, mean)
+
+    def _saved(self, event: Saved) -> None:
+        files = self.snapshot.files
+        if event.what == "network" and event.path not in files:
+            files = (*files, event.path)
+        last = event.step if event.what == "state" else self.snapshot.last_saved_step
+        self.snapshot = replace(self.snapshot, files=files, last_saved_step=last)
+
+    def _acknowledged(self, event: Acknowledged) -> None:
+        state: State = self.snapshot.state
+        if event.request == "pause":
+            state = "paused"
+        elif event.request == "continue":
+            state = "running"
+        self.snapshot = replace(
+            self.snapshot, state=state, requests=(*self.snapshot.requests, event.request)
+        )

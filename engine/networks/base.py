@@ -1,0 +1,268 @@
+"""An adapter changes one layer; it owns its own parameters and nothing else.
+
+Adapters keep fp32 parameters. The base weight is never changed, and the change is never formed as
+(W + dW) - W: in half precision most of it would be lost.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.draws import generator
+from engine.networks.choice import Dropouts
+from engine.networks.dropout import Moment, module_coin
+
+Tensors: TypeAlias = Mapping[str, Tensor]
+"""Tensor suffix to tensor, of one module."""
+ALPHA = "alpha"
+SCALAR = "scalar"
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Alpha as a file holds it, and the rank that consumers divide it by."""
+
+    alpha: float
+    rank: int | None
+    """None where no factor tells a rank: the scale is 1, whatever alpha says."""
+
+    @property
+    def scale(self) -> float:
+        """What consumers compute: alpha / rank."""
+        return 1.0 if self.rank is None else self.alpha / self.rank
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What all adapters of a network share."""
+
+    moment: Moment = field(default_factory=Moment)
+    dropouts: Dropouts = field(default_factory=Dropouts)
+
+
+class Adapter(nn.Module, ABC):
+    """The change of one linear or convolution layer."""
+
+    starts_at_zero: ClassVar[tuple[str, ...]]
+    """The first of these suffixes that the module has begins at zero, unless a scalar does."""
+    scalar_goes_into: ClassVar[tuple[str, ...]]
+    """The first of these suffixes that the module has takes the scalar when it is saved."""
+    layer: nn.Module
+    scalar: nn.Parameter | None
+
+    def __init__(
+        self,
+        name: str,
+        layer: nn.Module,
+        weights: Tensors,
+        size: Size,
+        setup: Setup,
+        *,
+        scalar: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.size = size
+        self.setup = setup
+        self.strength = 1.0
+        self.suffixes = tuple(weights)
+        # Not a submodule: the base is not part of the adapter's parameters, device moves or mode.
+        object.__setattr__(self, "layer", layer)
+        # A tuple: nn.Module would take another adapter for a submodule.
+        self._behind: tuple[Callable[[Tensor], Tensor], ...] = ()
+        for suffix, tensor in weights.items():
+            self.register_parameter(_attribute(suffix), nn.Parameter(tensor.clone()))
+        self.scalar = None if scalar is None else nn.Parameter(scalar.clone())
+
+    # What an algorithm says ---------------------------------------------------------------
+
+    @classmethod
+    @abstractmethod
+    def read_size(cls, layer: nn.Module, tensors: Tensors) -> Size:
+        """Alpha and rank from a module's tensors; raises ValueError where shapes do not fit."""
+
+    @classmethod
+    def read_weights(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
+        """The parameters among a module's tensors, in our order and form."""
+        return {suffix: tensor for suffix, tensor in tensors.items() if suffix != ALPHA}
+
+    @abstractmethod
+    def delta(self) -> Tensor:
+        """The weight change at strength 1, in the parameters' type and the weight's shape."""
+
+    @abstractmethod
+    def adapted(self, x: Tensor, factor: float) -> Tensor:
+        """The layer's output with `factor` times the change."""
+
+    @abstractmethod
+    def delta_norm(self) -> Tensor:
+        """Frobenius norm of the change, on the device."""
+
+    @abstractmethod
+    def norm_factors(self) -> tuple[nn.Parameter, ...]:
+        """Tensors that max-norm scales, each by the same root of the ratio."""
+
+    # What all have in common --------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The layer with the change at this strength."""
+        factor = self.strength
+        chance = self.setup.dropouts.module
+        if self.training and chance > 0:
+            factor *= module_coin(self.setup.moment, self.name, chance)
+        if self.strength == 0:
+            return self.base(x)
+        return self.adapted(x, factor)
+
+    def weight(self, suffix: str) -> nn.Parameter:
+        """The parameter of a tensor suffix."""
+        found = getattr(self, _attribute(suffix))
+        assert isinstance(found, nn.Parameter)
+        return found
+
+    def has(self, suffix: str) -> bool:
+        """Whether the module has a tensor."""
+        return suffix in self.suffixes
+
+    def own_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Trained tensors in a fixed order: as in the shape table, the scalar last."""
+        weights = tuple(self.weight(suffix) for suffix in self.suffixes)
+        return weights if self.scalar is None else (*weights, self.scalar)
+
+    def scale(self) -> Tensor | float:
+        """alpha / rank, times the trained scalar where there is one."""
+        return self.size.scale if self.scalar is None else self.size.scale * self.scalar
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The module as a file holds it: the scalar folded into one factor, alpha in fp32."""
+        found = {suffix: self.weight(suffix).detach() for suffix in self.suffixes}
+        if self.scalar is not None:
+            takes = next(suffix for suffix in self.scalar_goes_into if suffix in found)
+            found[takes] = found[takes] * self.scalar.detach()
+        return found | {ALPHA: torch.tensor(self.size.alpha, dtype=torch.float32)}
+
+    @classmethod
+    def from_tensors(
+        cls, name: str, layer: nn.Module, tensors: Tensors, setup: Setup, *, scalar: bool = False
+    ) -> Adapter:
+        """Exact inverse of `tensors`: shapes alone decide. A new scalar starts at 1."""
+        size = cls.read_size(layer, tensors)
+        device = layer_weight(layer).device
+        weights = {
+            suffix: tensor.to(device, torch.float32)
+            for suffix, tensor in cls.read_weights(layer, tensors).items()
+        }
+        one = torch.ones((), device=device) if scalar else None
+        return cls(name, layer, weights, size, setup, scalar=one)
+
+    def state(self) -> dict[str, Tensor]:
+        """What training needs to go on exactly: unfolded parameters, and alpha."""
+        found = {suffix: self.weight(suffix).detach() for suffix in self.suffixes}
+        if self.scalar is not None:
+            found[SCALAR] = self.scalar.detach()
+        return found | {ALPHA: torch.tensor(self.size.alpha, dtype=torch.float64)}
+
+    def base(self, x: Tensor) -> Tensor:
+        """The layer as it was found."""
+        if self._behind:
+            return self._behind[0](x)
+        forward: Callable[[nn.Module, Tensor], Tensor] = type(self.layer).forward
+        return forward(self.layer, x)
+
+    def alone(self) -> bool:
+        """Whether what lies behind is the layer's own class and nothing else."""
+        return not self._behind
+
+    def inject(self) -> None:
+        """Put this adapter in front of its layer. A second injection changes nothing."""
+        if self in self._in_front():
+            return
+        found = self.layer.__dict__.get("forward")
+        self._behind = () if found is None else (found,)
+        # Into __dict__, so that nn.Module does not take the adapter for a submodule of the base.
+        self.layer.__dict__["forward"] = self
+
+    def eject(self) -> None:
+        """Leave the layer exactly as it was found; other adapters on it stay, in any order."""
+        chain = self._in_front()
+        if self not in chain:
+            return
+        place = chain.index(self)
+        if place > 0:
+            chain[place - 1]._behind = self._behind
+        elif self._behind:
+            self.layer.__dict__["forward"] = self._behind[0]
+        else:
+            del self.layer.__dict__["forward"]
+        self._behind = ()
+
+    def _in_front(self) -> list[Adapter]:
+        """Adapters on the layer, the outermost first."""
+        found: list[Adapter] = []
+        front = self.layer.__dict__.get("forward")
+        while isinstance(front, Adapter):
+            found.append(front)
+            front = front._behind[0] if front._behind else None
+        return found
+
+
+def layer_weight(layer: nn.Module) -> Tensor:
+    """The base weight of a layer."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
+def kernel_of(layer: nn.Module) -> tuple[int, ...]:
+    """Kernel of a convolution; empty for a linear layer."""
+    return tuple(layer.kernel_size) if isinstance(layer, nn.Conv2d) else ()
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Type of matrix products on activations: autocast's where it is on, else that of the input."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+def convolve(layer: nn.Module, x: Tensor, weight: Tensor) -> Tensor:
+    """Another weight on the places that a convolution layer looks at."""
+    assert isinstance(layer, nn.Conv2d)
+    return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation)
+
+
+def fresh_weights(
+    kind: type[Adapter],
+    name: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    seed: int,
+    *,
+    scalar: bool,
+) -> dict[str, Tensor]:
+    """Weights that start a change of exactly zero, drawn by module name and tensor alone.
+
+    Others are uniform in 1/sqrt(fan_in): Kaiming with a = sqrt(5) (He et al. 2015, as torch does).
+    """
+    zero = next(suffix for suffix in kind.starts_at_zero if suffix in shapes)
+    found = {}
+    for suffix, shape in shapes.items():
+        if suffix == zero and not scalar:
+            found[suffix] = torch.zeros(shape)
+            continue
+        bound = 1.0 / math.sqrt(math.prod(shape[1:]))
+        drawn = torch.rand(shape, generator=generator(seed, f"init:{name}.{suffix}"))
+        found[suffix] = (drawn * 2 - 1) * bound
+    return found
+
+
+def _attribute(suffix: str) -> str:
+    return suffix.replace(".", "_")

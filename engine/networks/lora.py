@@ -1,0 +1,175 @@
+"""LoRA (Hu et al. 2021, arXiv:2106.09685) and LoCon, LoRA on convolutions (LyCORIS).
+
+dW = s * up @ down; a tucker convolution puts a third factor between: dW = s * sum_ij mid up down.
+
+Shape letters: N rows, D ranks.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from engine.networks.base import (
+    ALPHA,
+    Adapter,
+    Size,
+    Tensors,
+    compute_dtype,
+    convolve,
+    kernel_of,
+    layer_weight,
+)
+from engine.networks.dropout import activation_mask, sample_rank_mask_BD
+
+UP, DOWN, MID = "lora_up.weight", "lora_down.weight", "lora_mid.weight"
+
+
+class LoraLinear(torch.autograd.Function):
+    """A frozen linear layer with its two factors, as one node.
+
+    Saves the input alone and computes the hidden activation again in backward; both products are
+    added in place, which spares two passes over activations each way.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, down, up)
+        out = F.linear(x, weight, bias).contiguous()
+        hidden_ND = x.reshape(-1, x.shape[-1]) @ down.t()
+        out.view(-1, out.shape[-1]).addmm_(hidden_ND, up.t())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, down, up = ctx.saved_tensors
+        wants_x, _, _, wants_down, wants_up = ctx.needs_input_grad
+        x_N = x.reshape(-1, x.shape[-1])
+        grad_N = grad.reshape(-1, grad.shape[-1])
+        hidden_grad_ND = grad_N @ up
+        x_grad = down_grad = up_grad = None
+        if wants_x:
+            x_grad = (grad_N @ weight).addmm_(hidden_grad_ND, down).view(x.shape)
+        if wants_down:
+            down_grad = hidden_grad_ND.t() @ x_N
+        if wants_up:
+            up_grad = grad_N.t() @ (x_N @ down.t())
+        return x_grad, None, None, down_grad, up_grad
+
+
+class Lora(Adapter):
+    """Two factors around a narrow middle."""
+
+    starts_at_zero: ClassVar = (UP,)
+    scalar_goes_into: ClassVar = (UP,)
+
+    @classmethod
+    def read_size(cls, layer: nn.Module, tensors: Tensors) -> Size:
+        """The rank is the first axis of the down factor."""
+        rank = tensors[DOWN].shape[0]
+        alpha = float(tensors[ALPHA]) if ALPHA in tensors else float(rank)
+        weight = layer_weight(layer)
+        kernel = kernel_of(layer)
+        tucker = MID in tensors
+        inner = (1,) * len(kernel) if tucker else kernel
+        expected = {UP: (weight.shape[0], rank), DOWN: (rank, weight.shape[1], *inner)}
+        if tucker:
+            expected[MID] = (rank, rank, *kernel)
+        for suffix, shape in expected.items():
+            if _without_ones(tensors[suffix].shape) != _without_ones(shape):
+                raise ValueError(f"{suffix} is {list(tensors[suffix].shape)}, not {list(shape)}")
+        return Size(alpha, rank)
+
+    @classmethod
+    def read_weights(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
+        """Linear files may hold 1 x 1 convolutions and the other way round: the layer's form wins."""
+        kernel = kernel_of(layer)
+        ones = (1,) * len(kernel)
+        up, down = tensors[UP], tensors[DOWN]
+        rank, in_ = down.shape[0], layer_weight(layer).shape[1]
+        found = {UP: up.reshape(up.shape[0], rank, *ones)}
+        found[DOWN] = down.reshape(rank, in_, *(ones if MID in tensors else kernel))
+        return found | ({MID: tensors[MID]} if MID in tensors else {})
+
+    def delta(self) -> Tensor:
+        """dW = s * up @ down."""
+        shape = layer_weight(self.layer).shape
+        up, down = self.weight(UP).flatten(1), self.weight(DOWN)
+        if self.has(MID):
+            mid = self.weight(MID)
+            return torch.einsum("ijkl,pi,jr->prkl", mid, up, down.flatten(1)) * self.scale()
+        return (up @ down.flatten(1)).view(shape) * self.scale()
+
+    def adapted(self, x: Tensor, factor: float) -> Tensor:
+        """The two-product path; one node of the graph where nothing is dropped."""
+        dtype = compute_dtype(x)
+        # Scale and strength go into the smaller side of the work: the up factor, in fp32.
+        up = (self.weight(UP) * (self.scale() * factor)).to(dtype)
+        down = self.weight(DOWN).to(dtype)
+        layer = self.layer
+        if isinstance(layer, nn.Linear) and self._one_node(layer):
+            bias = None if layer.bias is None else layer.bias.to(dtype)
+            out: Tensor = LoraLinear.apply(  # type: ignore[no-untyped-call]
+                x.to(dtype), layer.weight.to(dtype), bias, down, up
+            )
+            return out
+        base = self.base(x)
+        x = x.to(dtype)
+        if isinstance(layer, nn.Linear):
+            return base + F.linear(self._dropped(F.linear(x, down)), up)
+        if self.has(MID):
+            hidden = self._dropped(F.conv2d(x, down))
+            return base + F.conv2d(convolve(layer, hidden, self.weight(MID).to(dtype)), up)
+        return base + F.conv2d(self._dropped(convolve(layer, x, down)), up)
+
+    def _one_node(self, layer: nn.Linear) -> bool:
+        plain = type(layer).forward is nn.Linear.forward and self.alone()
+        return plain and not layer.weight.requires_grad and not self._drops()
+
+    def _drops(self) -> bool:
+        dropouts = self.setup.dropouts
+        return self.training and (dropouts.activation > 0 or dropouts.rank > 0)
+
+    def _dropped(self, hidden: Tensor) -> Tensor:
+        if not self._drops():
+            return hidden
+        moment, dropouts = self.setup.moment, self.setup.dropouts
+        if dropouts.activation > 0:
+            hidden = hidden * activation_mask(moment, self.name, dropouts.activation, hidden)
+        if dropouts.rank > 0:
+            axis = -1 if isinstance(self.layer, nn.Linear) else 1
+            samples, ranks = hidden.shape[0], hidden.shape[axis]
+            mask_BD = sample_rank_mask_BD(moment, self.name, dropouts.rank, samples, ranks)
+            shape = [samples] + [1] * (hidden.dim() - 1)
+            shape[axis] = ranks
+            hidden = hidden * mask_BD.to(hidden.device, hidden.dtype).view(shape)
+        return hidden
+
+    def delta_norm(self) -> Tensor:
+        """|up @ down|^2 = tr(up^T up . down down^T): nothing of the weight's size is built."""
+        if self.has(MID):
+            whole: Tensor = torch.linalg.vector_norm(self.delta())
+            return whole
+        up, down = self.weight(UP).flatten(1).double(), self.weight(DOWN).flatten(1).double()
+        squared = ((up.t() @ up) * (down @ down.t())).sum().clamp_min(0)
+        norm: Tensor = squared.sqrt() * self.scale()
+        return norm.abs()
+
+    def norm_factors(self) -> tuple[nn.Parameter, ...]:
+        """Both outer factors, a tucker's middle stays."""
+        return self.weight(UP), self.weight(DOWN)
+
+
+def _without_ones(shape: tuple[int, ...] | torch.Size) -> tuple[int, ...]:
+    """A shape without the trailing ones by which a 1 x 1 convolution differs from a matrix."""
+    found = tuple(shape)
+    while len(found) > 2 and found[-1] == 1:
+        found = found[:-1]
+    return found

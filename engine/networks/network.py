@@ -1,0 +1,272 @@
+"""A network: one adapter for each chosen layer of a model, and what is done to all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from engine.errors import NetworkFileError, Problem, RecipeError
+from engine.networks.base import (
+    ALPHA,
+    SCALAR,
+    Adapter,
+    Setup,
+    Size,
+    fresh_weights,
+    layer_weight,
+)
+from engine.networks.choice import Choice, Dropouts
+from engine.networks.dropout import Moment
+from engine.networks.maxnorm import NormReport, scale_weight_norms
+from engine.networks.names import name_of
+from engine.networks.presets import selected
+from engine.networks.shapes import Shapes, shapes_of
+from engine.networks.table import ALGORITHMS
+from engine.networks.targets import RealLayer, real_layers, why_skipped
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An adapter and where it sits."""
+
+    component: str
+    path: str
+    adapter: Adapter
+
+
+class Network:
+    """All adapters of a model, in the order of its modules; components one after the other."""
+
+    def __init__(self, members: Iterable[Member], moment: Moment, skipped: Iterable[str]) -> None:
+        self.members = tuple(members)
+        self.adapters: dict[str, Adapter] = {
+            member.adapter.name: member.adapter for member in self.members
+        }
+        self.skipped = tuple(skipped)
+        """What was left out, and why, in words."""
+        self._moment = moment
+
+    # Applying -----------------------------------------------------------------------------
+
+    def inject(self) -> None:
+        """Put every adapter in front of its layer."""
+        for adapter in self.adapters.values():
+            adapter.inject()
+
+    def eject(self) -> None:
+        """Leave the model exactly as it was found."""
+        for adapter in self.adapters.values():
+            adapter.eject()
+
+    def begin(self, *, step: int, batch: int = 0, first_sample: int = 0, samples: int = 1) -> None:
+        """Tell the place of the coming forward pass; every draw depends on it and on nothing else."""
+        del batch  # the place of a draw is its sample, however a step is split into batches
+        self._moment.step = step
+        self._moment.first_sample = first_sample
+        self._moment.samples = max(1, samples)
+
+    def train(self, mode: bool = True) -> None:
+        """Switch the dropouts on or off."""
+        for adapter in self.adapters.values():
+            adapter.train(mode)
+
+    def eval(self) -> None:
+        """Switch the dropouts off."""
+        self.train(False)
+
+    def set_strength(self, strength: float) -> None:
+        """Apply this multiple of the change; 0 is the base alone."""
+        for adapter in self.adapters.values():
+            adapter.strength = strength
+
+    def apply_max_norm(self, limit: float) -> NormReport:
+        """Scale every change whose norm is above the limit, at strength 1."""
+        return scale_weight_norms(self.adapters.values(), limit)
+
+    # Parameters and tensors ---------------------------------------------------------------
+
+    def parameters(self, component: str | None = None) -> Iterator[nn.Parameter]:
+        """Trained tensors of one component or of all, always in the same order.
+
+        Modules in the model's order; within one as in the shape table, a scalar last.
+        """
+        for member in self.members:
+            if component in (None, member.component):
+                yield from member.adapter.own_parameters()
+
+    def count(self, component: str | None = None) -> int:
+        """Number of trained numbers."""
+        return sum(parameter.numel() for parameter in self.parameters(component))
+
+    def to(self, device: torch.device | str) -> None:
+        """Move the parameters."""
+        for adapter in self.adapters.values():
+            adapter.to(device)
+
+    def tensors(self, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        """The network as a file holds it, on the CPU; alpha stays fp32.
+
+        Raises NetworkFileError where a weight is not finite, or too large for the precision.
+        """
+        found: dict[str, Tensor] = {}
+        for name, adapter in self.adapters.items():
+            for suffix, tensor in adapter.tensors().items():
+                kept = tensor if suffix == ALPHA else tensor.to(dtype)
+                found[f"{name}.{suffix}"] = kept.cpu().contiguous()
+        bad = [name for name, tensor in found.items() if not bool(torch.isfinite(tensor).all())]
+        if bad:
+            raise NetworkFileError(
+                Problem(
+                    f"{len(bad)} tensors do not fit {str(dtype).removeprefix('torch.')}.",
+                    where=", ".join(bad[:3]),
+                    remedy="Save in fp32 or bf16, or lower optim.lr.",
+                )
+            )
+        return found
+
+    def training_state(self) -> dict[str, Tensor]:
+        """Everything a resume needs of the network, exact: unfolded fp32 parameters and alphas."""
+        return {
+            f"{name}.{suffix}": tensor.detach().cpu().clone()
+            for name, adapter in self.adapters.items()
+            for suffix, tensor in adapter.state().items()
+        }
+
+    @torch.no_grad()
+    def load_training_state(self, state: Mapping[str, Tensor]) -> None:
+        """Exact inverse of `training_state`; raises NetworkFileError where the network is another."""
+        mine = self.training_state()
+        wrong = sorted(set(mine) ^ set(state)) or [
+            name for name, tensor in mine.items() if tensor.shape != state[name].shape
+        ]
+        if wrong:
+            raise NetworkFileError(
+                Problem(
+                    f"The saved state is of another network: {len(wrong)} tensors differ.",
+                    where=", ".join(wrong[:3]),
+                    remedy="Rank, layers and algorithm of a run cannot change; start a new run.",
+                )
+            )
+        for name, adapter in self.adapters.items():
+            for suffix in adapter.suffixes:
+                adapter.weight(suffix).copy_(state[f"{name}.{suffix}"])
+            if adapter.scalar is not None:
+                adapter.scalar.copy_(state[f"{name}.{SCALAR}"])
+            adapter.size = Size(float(state[f"{name}.{ALPHA}"]), adapter.size.rank)
+
+    @torch.no_grad()
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the weights of a file of this very network; a scalar becomes 1, it is folded in."""
+        from engine.networks.reading import grouped
+
+        for name, group in grouped(tensors).items():
+            adapter = self.adapters[name]
+            fresh = type(adapter).from_tensors(name, adapter.layer, group, adapter.setup)
+            for suffix in adapter.suffixes:
+                adapter.weight(suffix).copy_(fresh.weight(suffix))
+            if adapter.scalar is not None:
+                adapter.scalar.fill_(1.0)
+            adapter.size = fresh.size
+
+
+def build(components: Mapping[str, nn.Module], choice: Choice, *, seed: int) -> Network:
+    """A fresh network that changes nothing yet; raises RecipeError with everything that is wrong."""
+    layers = selected(real_layers(components), choice.targets, spatial=choice.conv_rank != 0)
+    reasons = {layer.path: why_skipped(layer) for layer in layers}
+    kept = [layer for layer in layers if reasons[layer.path] is None]
+    skipped = [f"{path} is left out: {why}" for path, why in reasons.items() if why is not None]
+    planned = {layer: shapes_of(layer, choice) for layer in kept}
+    skipped += _check_options(planned, choice)
+    setup = Setup(Moment(seed), choice.dropouts)
+    members = [_member(layer, shapes, choice, setup) for layer, shapes in planned.items()]
+    return Network(members, setup.moment, skipped)
+
+
+def _member(layer: RealLayer, shapes: Shapes, choice: Choice, setup: Setup) -> Member:
+    kind = ALGORITHMS[choice.algorithm]
+    name = name_of(layer.component, layer.path)
+    seed = setup.moment.seed
+    device = layer_weight(layer.module).device
+    weights = fresh_weights(kind, name, shapes, seed, scalar=choice.scalar)
+    scalar = torch.zeros((), device=device) if choice.scalar else None
+    placed = {suffix: tensor.to(device) for suffix, tensor in weights.items()}
+    size = _size(layer, shapes, kind, choice)
+    adapter = kind(name, layer.module, placed, size, setup, scalar=scalar)
+    return Member(layer.component, layer.path, adapter)
+
+
+def _size(layer: RealLayer, shapes: Shapes, kind: type[Adapter], choice: Choice) -> Size:
+    """Alpha as it is written, so that alpha / rank is the trained scale (Kalajdzievski 2023 for rs)."""
+    empty = {suffix: torch.empty(shape, device="meta") for suffix, shape in shapes.items()}
+    rank = kind.read_size(layer.module, empty).rank
+    asked = choice.rank_of(layer.kernel)
+    if rank is None:
+        return Size(1.0 if asked == "full" else float(asked), None)
+    alpha = choice.alpha_of(layer.kernel)
+    if choice.rs_lora:
+        alpha *= math.sqrt(rank)
+    # As a file holds it: the trained scale must be that of the rounded number.
+    return Size(float(torch.tensor(alpha, dtype=torch.float32)), rank)
+
+
+def _check_options(planned: Mapping[RealLayer, Shapes], choice: Choice) -> list[str]:
+    """Options that do not fit some modules: errors, or notes where the rest is served."""
+    whole = [layer.path for layer, shapes in planned.items() if _both_whole(shapes)]
+    if not whole:
+        return []
+    problems: list[Problem] = []
+    named = ", ".join(whole[:3]) + (f" and {len(whole) - 3} more" if len(whole) > 3 else "")
+    if choice.rs_lora:
+        problems.append(
+            Problem(
+                f"Where both factors are full the scale is 1: {len(whole)} modules.",
+                where=named,
+                path="network.rs_lora",
+                remedy="Switch it off, or choose a smaller rank.",
+            )
+        )
+    if choice.dropouts.rank > 0 and len(whole) == len(planned):
+        problems.append(
+            Problem(
+                "There is no rank to drop: both factors are full in every module.",
+                path="network.rank_dropout",
+                remedy="Set it to 0, or choose a smaller rank.",
+            )
+        )
+    if problems:
+        raise RecipeError(*problems)
+    if choice.dropouts.rank > 0:
+        return [
+            f"rank_dropout does not apply to {len(whole)} modules, both factors are full: {named}"
+        ]
+    if choice.rank != "full":
+        return [f"the rank no longer limits {len(whole)} modules, both factors are full: {named}"]
+    return []
+
+
+def _both_whole(shapes: Shapes) -> bool:
+    return "lokr_w1" in shapes and "lokr_w2" in shapes
+
+
+def from_file(
+    components: Mapping[str, nn.Module],
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    seed: int = 0,
+    dropouts: Dropouts = Dropouts(),  # noqa: B008 - frozen
+    scalar: bool = False,
+) -> Network:
+    """The network that a file holds, rebuilt from names and shapes alone.
+
+    The scale comes from the file, `rs_lora` is never applied again. Raises NetworkFileError.
+    """
+    from engine.networks.reading import members_of
+
+    setup = Setup(Moment(seed), dropouts)
+    members, left_out = members_of(components, tensors, metadata, setup, scalar=scalar)
+    return Network(members, setup.moment, left_out)

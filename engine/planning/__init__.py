@@ -1,0 +1,1 @@
+"""Proposals, memory and sizes that a plan is made of. No torch."""

@@ -1,0 +1,354 @@
+"""Fills every default that depends on the machine or on other answers, once, with its reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from engine.errors import NetworkFileError
+from engine.hardware import Device, choose_device
+from engine.planning import proposals
+from engine.planning.base import BaseSize, base_size
+from engine.planning.facts import Facts
+from engine.planning.rules import trained_components
+from engine.planning.start import start_content, start_values
+from engine.runs import default_runs_folder
+from engine.settings import Recipe
+
+Source = Literal["you", "preset", "detected", "default", "drawn"]
+ADAPTIVE = frozenset({"prodigy"})
+MOST_LOADERS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a value came from, and why it is what it is."""
+
+    source: Source
+    reason: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """As JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """A recipe without blanks that matter, and where each value came from."""
+
+    recipe: Recipe
+    origins: dict[str, Origin]
+    device: Device
+
+
+def fill(recipe: Recipe, facts: Facts, given: Mapping[str, Origin] | None = None) -> Filled:
+    """The recipe with every blank filled that depends on machine or answers. Pure: same in, same out.
+
+    `given` tells where values that were set came from (a preset, you); without it they are yours.
+    """
+    device = choose_device(recipe.train.device, facts.hardware)
+    filler = _Filler(recipe, facts, device, base_size(facts.model), given)
+    for step in (_model, _resolution, _start, _network, _optim, _train, _data, _sample, _run):
+        step(filler)
+    filled = filler.recipe
+    origins = {}
+    before = setting_paths(recipe)
+    for path in setting_paths(filled):
+        if path in filler.origins:
+            origins[path] = filler.origins[path]
+        elif before.get(path, False):
+            origins[path] = (given or {}).get(path, Origin("you"))
+        else:
+            origins[path] = Origin("default")
+    return Filled(filled, origins, device)
+
+
+def setting_paths(recipe: Recipe) -> dict[str, bool]:
+    """Dotted path of every setting of this recipe, and whether it was set."""
+    paths: dict[str, bool] = {}
+    for name in type(recipe).model_fields:
+        section = getattr(recipe, name)
+        if name == "version":
+            continue
+        for key in type(section).model_fields:
+            paths[f"{name}.{key}"] = key in section.model_fields_set
+    return paths
+
+
+class _Filler:
+    """Collects filled values and their origins."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        facts: Facts,
+        device: Device,
+        base: BaseSize,
+        given: Mapping[str, Origin] | None = None,
+    ) -> None:
+        self.given = given
+        self.recipe = recipe
+        self.facts = facts
+        self.device = device
+        self.base = base
+        self.origins: dict[str, Origin] = {}
+
+    def blank(self, path: str) -> bool:
+        """Whether the setting has no value."""
+        section, key = path.split(".")
+        return getattr(getattr(self.recipe, section), key) is None
+
+    def unset(self, path: str) -> bool:
+        """Whether nobody chose the setting's value."""
+        section, key = path.split(".")
+        return key not in getattr(self.recipe, section).model_fields_set
+
+    def typed(self, path: str) -> bool:
+        """Whether the user gave the setting's value, rather than a preset or nobody."""
+        if self.unset(path) or self.blank(path):
+            return False
+        if self.given is None:
+            return True
+        return path in self.given and self.given[path].source == "you"
+
+    def usual(self, path: str) -> bool:
+        """Whether the setting has its declared default, as it also has in a recipe written out."""
+        section_name, key = path.split(".")
+        section = getattr(self.recipe, section_name)
+        return bool(getattr(section, key) == type(section).model_fields[key].default)
+
+    def put(self, path: str, value: Any, source: Source, reason: str) -> None:
+        """Set a value and remember why."""
+        section_name, key = path.split(".")
+        section = getattr(self.recipe, section_name).model_copy(update={key: value})
+        self.recipe = self.recipe.model_copy(update={section_name: section})
+        self.origins[path] = Origin(source, reason)
+
+    def fill(self, path: str, value: Any, source: Source, reason: str) -> None:
+        """Set a value where there is none."""
+        if self.blank(path):
+            self.put(path, value, source, reason)
+
+    def propose(self, path: str, proposal: proposals.Proposal) -> None:
+        """Set a value detected from the machine where there is none."""
+        self.fill(path, proposal.value, "detected", proposal.reason)
+
+    @property
+    def pixels(self) -> int:
+        """Area budget of a picture."""
+        width, height = self.recipe.data.resolution or (self.base.resolution,) * 2
+        return width * height
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the optimizer finds the rate itself."""
+        return self.recipe.optim.optimizer in ADAPTIVE
+
+
+def _model(filler: _Filler) -> None:
+    style = filler.recipe.model.prompt_style
+    if style == "natural":
+        filler.fill(
+            "model.clip_skip", 1, "default", "bases for natural language use the last layer"
+        )
+    else:
+        filler.fill("model.clip_skip", 2, "default", f"bases for {style} tags use the last but one")
+
+
+def _resolution(filler: _Filler) -> None:
+    side = filler.base.resolution
+    filler.fill("data.resolution", (side, side), "detected", f"the base was made for {side} px")
+    most = max(1024, 2 * max(filler.recipe.data.resolution or (side, side)))
+    filler.fill("data.bucket_max", most, "default", "twice the resolution, and at least 1024")
+    _small_base(filler, min(filler.recipe.data.resolution or (side, side)))
+
+
+def _small_base(filler: _Filler, side: int) -> None:
+    """A base for small pictures needs buckets below the usual 256 px."""
+    smallest = max(8, side // 2)
+    if side > 256 or filler.recipe.data.bucket_min <= smallest:
+        return
+    if filler.usual("data.bucket_min"):
+        reason = f"half of {side} px, since the usual 256 leaves no bucket"
+        filler.put("data.bucket_min", smallest, "detected", reason)
+    step = max(8, side // 4 // 8 * 8)
+    if filler.usual("data.bucket_step") and filler.recipe.data.bucket_step > step:
+        filler.put("data.bucket_step", step, "detected", f"a quarter of {side} px")
+
+
+def _start(filler: _Filler) -> None:
+    """A run that starts from a network file has that file's network, unless the user says otherwise."""
+    weights = filler.recipe.network.weights
+    if weights is None:
+        return
+    try:
+        values = start_values(start_content(weights))
+    except NetworkFileError:
+        return  # the plan says what is wrong with the file
+    wanted = values.get("algorithm")
+    if wanted is not None and not filler.typed("network.algorithm"):
+        _become(filler, wanted)
+    for key, value in values.items():
+        # A value that the other algorithm lacks is one the user contradicts: the plan refuses it.
+        if key == "rank" and value == "full" and filler.recipe.network.algorithm != "lokr":
+            continue
+        if not filler.typed(f"network.{key}"):
+            filler.put(f"network.{key}", value, "detected", f"as in {weights.name}")
+
+
+def _become(filler: _Filler, algorithm: str) -> None:
+    """Change the algorithm; settings that the new one lacks go, and so do the old sizes."""
+    network = filler.recipe.network
+    if algorithm == network.algorithm:
+        return
+    bare = Recipe.model_validate({"network": {"algorithm": algorithm}}).network
+    kept = {
+        key: getattr(network, key)
+        for key in network.model_fields_set & set(type(bare).model_fields)
+        if key not in ("algorithm", "rank", "alpha") or filler.typed(f"network.{key}")
+    }
+    values = {**kept, "algorithm": algorithm}
+    try:
+        changed = Recipe.model_validate({"network": values}).network
+    except ValidationError:
+        return  # a typed value that the file's algorithm cannot have: the plan refuses the mix
+    filler.recipe = filler.recipe.model_copy(update={"network": changed})
+
+
+def _network(filler: _Filler) -> None:
+    network = filler.recipe.network
+    if network.algorithm == "locon" and filler.unset("network.targets"):
+        reason = "LoCon adds convolutions; without them it is plain LoRA"
+        filler.put("network.targets", "full", "default", reason)
+    family = filler.base.family
+    if network.algorithm == "lokr":
+        filler.fill("network.rank", "full", "default", "guide 003 trains LoKr with full factors")
+    else:
+        small = proposals.largest_rank(filler.device, family)
+        if small is not None:
+            filler.propose("network.rank", small)
+        filler.fill("network.rank", 32, "default", "guides 002 and 004 start with it")
+    rank = filler.recipe.network.rank
+    # The optimizer is filled later, but only a chosen one can be adaptive.
+    if not isinstance(rank, int):
+        filler.fill("network.alpha", 1.0, "default", "no effect where both factors are full")
+        return
+    if filler.adaptive:
+        filler.fill("network.alpha", float(rank), "default", "the rank, for adaptive optimizers")
+    else:
+        filler.fill("network.alpha", rank / 2, "default", "half of the rank (guides 000 and 002)")
+    alpha = filler.recipe.network.alpha
+    filler.fill("network.conv_rank", min(rank, 1024), "default", "as the rank")
+    filler.fill("network.conv_alpha", alpha, "default", "as the alpha")
+
+
+def _optim(filler: _Filler) -> None:
+    works = filler.facts.adamw8bit_works
+    filler.propose("optim.optimizer", proposals.propose_optimizer(filler.device, works))
+    optimizer = filler.recipe.optim.optimizer
+    if filler.adaptive:
+        filler.fill("optim.lr", 1.0, "default", "Prodigy finds the rate itself")
+    else:
+        filler.fill("optim.lr", 1e-4, "default", "guides 000 and 002")
+    lr = filler.recipe.optim.lr
+    targets = filler.recipe.network.targets
+    if targets == "te-only":
+        filler.fill("optim.unet_lr", 0.0, "default", "the layers chosen are the text encoder's")
+    filler.fill("optim.unet_lr", lr, "default", "the learning rate")
+    if targets.startswith("unet"):
+        filler.fill("optim.te_lr", 0.0, "default", "the layers chosen are the U-Net's")
+    elif filler.adaptive:
+        filler.fill("optim.te_lr", lr, "default", "Prodigy needs one rate for all parts")
+    else:
+        filler.fill("optim.te_lr", min(5e-5, lr or 0.0), "default", "guides 001 and 004")
+    decay = 0.0 if optimizer == "prodigy" else 0.01
+    filler.fill("optim.weight_decay", decay, "default", f"the default of {optimizer}")
+    filler.fill("optim.betas", (0.9, 0.999), "default", f"the default of {optimizer}")
+    if filler.recipe.schedule.warmup_steps is None:
+        warmup = 0.0 if filler.adaptive else 10.0
+        why = "Prodigy begins slowly by itself" if filler.adaptive else "guide 004"
+        filler.fill("schedule.warmup_percent", warmup, "default", why)
+
+
+def _train(filler: _Filler) -> None:
+    device, base, train = filler.device, filler.base, filler.recipe.train
+    filler.propose("train.precision", proposals.propose_precision(device))
+    batch = proposals.propose_batch(
+        device,
+        family=base.family,
+        pixels=filler.pixels,
+        parameters=base.unet_parameters,
+        checkpointing=train.checkpointing,
+    )
+    survey = filler.facts.survey
+    pictures = sum(not item.is_reg for item in survey.items) if survey is not None else 0
+    if 0 < pictures < int(batch.value):
+        batch = proposals.Proposal(pictures, f"there are only {pictures} pictures")
+    filler.propose("train.batch_size", batch)
+    checkpointing = proposals.propose_checkpointing(
+        device,
+        family=base.family,
+        pixels=filler.pixels,
+        parameters=base.unet_parameters,
+        batch=filler.recipe.train.batch_size or 1,
+        ram_free=filler.facts.hardware.ram_free,
+    )
+    filler.propose("train.checkpointing", checkpointing)
+    filler.fill("train.seed", filler.facts.drawn_seed, "drawn", "blank, so one was drawn")
+    cores = filler.facts.hardware.cores
+    filler.fill("train.threads", cores, "detected", f"{cores} CPU cores may be used")
+
+
+def _data(filler: _Filler) -> None:
+    data = filler.recipe.data
+    changing = data.shuffle_tags or data.tag_dropout > 0
+    if not changing:
+        filler.fill("data.keep_tokens", 0, "default", "tags are neither shuffled nor dropped")
+    elif data.trigger and data.class_word:
+        filler.fill("data.keep_tokens", 2, "default", "trigger and class lead and stay in place")
+    else:
+        filler.fill("data.keep_tokens", 1, "default", "the first tag leads and stays in place")
+    if "te" in trained_components(filler.recipe):
+        filler.fill("data.cache_text", False, "default", "the text encoder is trained")
+    elif changing:
+        filler.fill("data.cache_text", False, "default", "captions change from draw to draw")
+    else:
+        filler.fill("data.cache_text", True, "default", "the text encoder is not trained")
+    cores = filler.facts.hardware.cores
+    workers = max(0, min(MOST_LOADERS, cores - 1))
+    filler.fill("data.workers", workers, "detected", f"{cores} CPU cores")
+
+
+def _sample(filler: _Filler) -> None:
+    sample, data = filler.recipe.sample, filler.recipe.data
+    width, height = data.resolution or (filler.base.resolution,) * 2
+    filler.fill("sample.width", max(64, width // 8 * 8), "default", "as trained")
+    filler.fill("sample.height", max(64, height // 8 * 8), "default", "as trained")
+    filler.fill("sample.seed", filler.recipe.train.seed, "default", "the seed of the run")
+    subject = " ".join(word for word in (data.trigger, data.class_word) if word)
+    if not sample.prompts and filler.unset("sample.prompts") and subject:
+        natural = filler.recipe.model.prompt_style == "natural"
+        other = f"a photo of {subject}" if natural else f"{subject}, simple background"
+        if data.class_word == "style":
+            other = f"a house in {subject}"
+        filler.put("sample.prompts", (subject, other), "default", "from trigger and class")
+
+
+def _run(filler: _Filler) -> None:
+    filler.fill("run.folder", default_runs_folder(), "default", "the usual place")
+    stem = safe_name(filler.recipe.data.trigger or filler.recipe.data.class_word or "run")
+    number = 1
+    while f"{stem}_v{number}" in filler.facts.taken_names:
+        number += 1
+    reason = "the trigger and a free number" if filler.recipe.data.trigger else "a free number"
+    filler.fill("run.name", f"{stem}_v{number}", "default", reason)
+
+
+def safe_name(text: str) -> str:
+    """`text` as a file name: no separators, controls or leading dots."""
+    name = re.sub(r"[/\\:*?\"<>|\x00-\x1f\x7f\s]+", "_", text).strip("._")
+    return name[:60] or "run"

@@ -1,0 +1,93 @@
+"""What should be known about a plan before it starts, in whole sentences."""
+
+from __future__ import annotations
+
+from engine.data.order import Order, epoch_of_step
+from engine.hardware import GIB, NO_GPU
+from engine.planning.facts import Facts
+from engine.planning.fill import ADAPTIVE, Filled
+from engine.planning.rules import trained_components
+from engine.planning.sizes import RunSizes
+from engine.settings import Recipe
+
+SAFE_SHARE = 0.92
+"""Above this share of a card's memory, Windows and WSL spill into RAM without a word."""
+
+
+def notices_of(
+    filled: Filled,
+    facts: Facts,
+    order: Order | None,
+    steps_per_epoch: tuple[int, ...],
+    sizes: RunSizes,
+) -> tuple[str, ...]:
+    """Notices of a plan, the gravest first."""
+    notices = [*_machine(filled, facts, sizes)]
+    notices += _settings(filled.recipe)
+    if order is not None:
+        notices += _length(filled.recipe, order, steps_per_epoch)
+    notices += sizes.notices
+    return tuple(notices)
+
+
+def _machine(filled: Filled, facts: Facts, sizes: RunSizes) -> list[str]:
+    notices = list(facts.hardware.notes)
+    if filled.device.gpu is None and not facts.hardware.usable:
+        notices.append(f"{NO_GPU[0].upper()}{NO_GPU[1:]}.")
+    needed, free = sizes.memory.high, sizes.memory_free
+    if needed > SAFE_SHARE * free:
+        notices.append(
+            f"The run may need {needed / GIB:.1f} GiB of memory (estimate) and {free / GIB:.1f} are"
+            f" free. To save memory, in this order: {'; '.join(_savings(filled.recipe))}."
+        )
+    return notices
+
+
+def _savings(recipe: Recipe) -> list[str]:
+    """training.md section 9's order."""
+    steps = []
+    if not recipe.train.checkpointing:
+        steps.append("switch train.checkpointing on")
+    if "te" in trained_components(recipe):
+        steps.append("set optim.te_lr to 0")
+    if (recipe.train.batch_size or 1) > 1:
+        steps.append("lower train.batch_size and raise train.accumulation instead")
+    return [*steps, "lower data.resolution"]
+
+
+def _settings(recipe: Recipe) -> list[str]:
+    notices = []
+    schedule, network, optim = recipe.schedule, recipe.network, recipe.optim
+    warms_up = bool(schedule.warmup_steps) or (
+        schedule.warmup_steps is None and bool(schedule.warmup_percent)
+    )
+    if schedule.scheduler == "constant" and warms_up:
+        notices.append("The constant schedule begins with the warmup, then stays constant.")
+    if network.alpha == 0 and isinstance(network.rank, int):
+        notices.append(f"network.alpha 0 means the same as the rank: {network.rank}.")
+    if optim.optimizer in ADAPTIVE and 0 < (optim.lr or 0.0) <= 0.1:
+        notices.append(
+            f"{optim.optimizer} finds the rate itself and multiplies it by optim.lr,"
+            f" {optim.lr:g} here: 1 is meant."
+        )
+    if recipe.train.max_steps is not None and recipe.save.every_epochs == 0:
+        notices.append("Only the last file is written: save.every_epochs is 0.")
+    return notices
+
+
+def _length(recipe: Recipe, order: Order, steps_per_epoch: tuple[int, ...]) -> list[str]:
+    notices = []
+    total = sum(steps_per_epoch)
+    limit = recipe.train.max_steps
+    if limit is not None and limit < total:
+        epoch, _ = epoch_of_step(steps_per_epoch, limit)
+        notices.append(
+            f"train.max_steps ends the run at step {limit} of {total}, in epoch {epoch} of"
+            f" {recipe.train.epochs}."
+        )
+    usage = order.reg_usage(recipe.train.epochs)
+    if usage.images and usage.used < usage.images:
+        notices.append(
+            f"Only {usage.used} of {usage.images} regularisation pictures are used in this run."
+        )
+    return notices

@@ -1,0 +1,140 @@
+"""From a recipe to the plain values that data and networks take. Plan and trainer use the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.data.buckets import BucketRules, Placement
+from engine.data.captions import CaptionRules
+from engine.data.folders import FolderOverride
+from engine.data.names import class_text
+from engine.data.order import Order
+from engine.data.survey import Item, SurveyRules
+from engine.errors import Problem, RecipeError
+from engine.networks.choice import Choice, Dropouts
+from engine.settings import Recipe
+from engine.settings.data import Data
+from engine.settings.network import Lokr, Lora
+from engine.settings.train import Train
+
+
+def survey_rules(data: Data) -> SurveyRules:
+    """What is to be read."""
+    if data.folder is None:
+        raise RecipeError(
+            Problem("No pictures are given.", remedy="Give a folder.", path="data.folder")
+        )
+    return SurveyRules(
+        folder=data.folder.expanduser(),
+        reg_folder=data.reg_folder.expanduser() if data.reg_folder is not None else None,
+        layout=data.layout,
+        overrides={
+            folder.name: FolderOverride(folder.repeats, folder.text, folder.flip)
+            for folder in data.folders
+        },
+        repeats=data.repeats,
+        text=class_text(data.trigger, data.class_word),
+        reg_text=class_text("", data.class_word),
+        trigger=data.trigger,
+        captions=data.captions,
+        caption_extension=data.caption_extension,
+        keep_empty_captions=data.keep_empty_captions,
+        prefix=data.prefix,
+        flip=data.flip,
+        max_megapixels=data.max_megapixels,
+    )
+
+
+def bucket_rules(data: Data) -> BucketRules:
+    """How sizes are chosen; the resolution must be filled."""
+    width, height = data.resolution or (512, 512)
+    return BucketRules(
+        width=width,
+        height=height,
+        smallest=data.bucket_min,
+        largest=data.bucket_max or max(1024, width, height),
+        step=data.bucket_step,
+        no_upscale=data.no_upscale,
+        enabled=data.buckets,
+    )
+
+
+def caption_rules(data: Data) -> CaptionRules:
+    """What happens to a caption at each draw."""
+    return CaptionRules(
+        separator=data.separator,
+        shuffle=data.shuffle_tags,
+        keep=data.keep_tokens or 0,
+        dropout=data.caption_dropout,
+        dropout_every=data.caption_dropout_every,
+        tag_dropout=data.tag_dropout,
+        prefix=data.prefix,
+        suffix=data.suffix,
+    )
+
+
+def network_choice(network: Lora | Lokr) -> Choice:
+    """What network is wanted; rank and alpha must be filled."""
+    lokr = network if isinstance(network, Lokr) else Lokr()
+    return Choice(
+        algorithm=network.algorithm,
+        rank=32 if network.rank is None else network.rank,
+        alpha=0.0 if network.alpha is None else network.alpha,
+        targets=network.targets,
+        conv_rank=network.conv_rank,
+        conv_alpha=network.conv_alpha,
+        rs_lora=network.rs_lora,
+        tucker=network.tucker,
+        scalar=network.scalar,
+        factor=lokr.factor,
+        decompose_both=lokr.decompose_both,
+        unbalanced=lokr.unbalanced,
+        dropouts=Dropouts(network.dropout, network.rank_dropout, network.module_dropout),
+    )
+
+
+def trained_components(recipe: Recipe) -> tuple[str, ...]:
+    """Parts of the base that a filled recipe trains: those with layers and a rate above 0."""
+    optim, targets = recipe.optim, recipe.network.targets
+    common = optim.lr or 0.0
+    unet = common if optim.unet_lr is None else optim.unet_lr
+    text = common if optim.te_lr is None else optim.te_lr
+    parts = []
+    if unet > 0 and targets != "te-only":
+        parts.append("unet")
+    if text > 0 and not targets.startswith("unet"):
+        parts.append("te")
+    return tuple(parts)
+
+
+def order_of(
+    items: Sequence[Item], placements: Sequence[Placement], data: Data, train: Train
+) -> Order:
+    """The order of all samples; batch size and seed must be filled."""
+    return Order(
+        placements,
+        [item.repeats for item in items],
+        [item.is_reg for item in items],
+        batch_size=train.batch_size or 1,
+        accumulation=train.accumulation,
+        seed=train.seed or 0,
+        reg_ratio=data.reg_ratio,
+    )
+
+
+def total_steps(steps_per_epoch: Sequence[int], max_steps: int | None) -> int:
+    """Steps of the whole run; `max_steps` only ever cuts it."""
+    every = sum(steps_per_epoch)
+    return every if max_steps is None else min(every, max_steps)
+
+
+def cut_steps(steps_per_epoch: Sequence[int], max_steps: int | None) -> tuple[int, ...]:
+    """Steps of each epoch that is trained, after the cut."""
+    left = total_steps(steps_per_epoch, max_steps)
+    kept: list[int] = []
+    for steps in steps_per_epoch:
+        if left <= 0:
+            break
+        kept.append(min(steps, left))
+        left -= steps
+    return tuple(kept)

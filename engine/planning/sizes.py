@@ -1,0 +1,123 @@
+"""Bytes of a run: the network's file exactly, disk and memory as estimates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.data.buckets import Placement
+from engine.hardware import Device
+from engine.planning.base import BaseSize, base_size
+from engine.planning.facts import Facts
+from engine.planning.memory import MemoryEstimate, MemoryQuestion, estimate_memory
+from engine.planning.network import NetworkSize, network_size
+from engine.planning.rules import trained_components
+from engine.settings import Recipe
+
+LATENT_CHANNELS = 4
+LATENT_FACTOR = 8
+FP32_BYTES = 4
+STATE_COPIES = 3
+"""A state holds the weights and two moments of each, in fp32."""
+PICTURE_BYTES_PER_PIXEL = 1.6
+"""A PNG of a sample, roughly."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunSizes:
+    """Bytes of a run."""
+
+    file_bytes: int | None
+    """One network file, tensors exact; None where the base must be loaded to know."""
+    files: int
+    """Network files that the run leaves behind."""
+    cache_bytes: int
+    disk_bytes: int
+    """Everything the run writes, at its most."""
+    trained_parameters: int | None
+    memory: MemoryEstimate
+    memory_free: int
+    notices: tuple[str, ...] = ()
+
+
+def run_sizes(
+    recipe: Recipe,
+    facts: Facts,
+    device: Device,
+    placements: Sequence[Placement | None],
+    steps_per_epoch: Sequence[int],
+) -> RunSizes:
+    """Sizes of a filled recipe."""
+    base = base_size(facts.model)
+    network = network_size(recipe, base)
+    files = network_files(recipe, steps_per_epoch)
+    cache = latent_bytes(recipe, placements)
+    disk = files * network.file_bytes
+    disk += recipe.save.keep_states * network.parameters * FP32_BYTES * STATE_COPIES
+    disk += cache if recipe.data.cache_latents == "disk" else 0
+    disk += sample_bytes(recipe, steps_per_epoch)
+    memory = estimate_memory(_question(recipe, base, network))
+    known = base.architecture is not None
+    notices = []
+    if facts.model is not None and not known:
+        notices.append(
+            "Sizes are those of a usual Stable Diffusion 1 model: this file tells only after loading."
+        )
+    return RunSizes(
+        file_bytes=network.file_bytes if known else None,
+        files=files,
+        cache_bytes=cache,
+        disk_bytes=disk,
+        trained_parameters=network.parameters if known else None,
+        memory=memory,
+        memory_free=device.gpu.free if device.gpu is not None else facts.hardware.ram_free,
+        notices=tuple(notices),
+    )
+
+
+def network_files(recipe: Recipe, steps_per_epoch: Sequence[int]) -> int:
+    """Network files that are left at the end: those kept on the way, and the final one."""
+    epochs, steps = len(steps_per_epoch), sum(steps_per_epoch)
+    save = recipe.save
+    on_the_way = epochs // save.every_epochs if save.every_epochs else 0
+    on_the_way += steps // save.every_steps if save.every_steps else 0
+    if save.keep_last is not None:
+        on_the_way = min(on_the_way, save.keep_last)
+    return on_the_way + 1
+
+
+def latent_bytes(recipe: Recipe, placements: Sequence[Placement | None]) -> int:
+    """Mean and deviation of every picture's latent in fp32, twice where it is mirrored."""
+    if recipe.data.cache_latents == "off":
+        return 0
+    pixels = sum(each.bucket[0] * each.bucket[1] for each in placements if each is not None)
+    latents = pixels // LATENT_FACTOR**2 * LATENT_CHANNELS
+    return latents * FP32_BYTES * 2 * (2 if recipe.data.flip else 1)
+
+
+def sample_bytes(recipe: Recipe, steps_per_epoch: Sequence[int]) -> int:
+    """Preview pictures of the whole run."""
+    sample = recipe.sample
+    times = 1 if sample.at_start else 0
+    times += len(steps_per_epoch) // sample.every_epochs if sample.every_epochs else 0
+    times += sum(steps_per_epoch) // sample.every_steps if sample.every_steps else 0
+    pixels = (sample.width or 512) * (sample.height or 512)
+    return int(times * len(sample.prompts) * pixels * PICTURE_BYTES_PER_PIXEL)
+
+
+def _question(recipe: Recipe, base: BaseSize, network: NetworkSize) -> MemoryQuestion:
+    width, height = recipe.data.resolution or (base.resolution, base.resolution)
+    trains_te = "te" in trained_components(recipe)
+    return MemoryQuestion(
+        unet_parameters=base.unet_parameters,
+        te_parameters=base.te_parameters,
+        channels=base.channels,
+        trained_parameters=network.parameters,
+        optimizer=recipe.optim.optimizer or "adamw",
+        half=recipe.train.precision in ("fp16", "bf16"),
+        batch=recipe.train.batch_size or 1,
+        pixels=width * height,
+        checkpointing=bool(recipe.train.checkpointing),
+        te_loaded=trains_te or not recipe.data.cache_text,
+        te_trained=trains_te,
+    )

@@ -1,0 +1,438 @@
+"""A training run as an object: owns the thread, the events, the lock and the control socket.
+
+Nothing here imports torch until the thread runs, so a screen can build a session and paint first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import socket
+import struct
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from engine.control import REQUESTS, Control
+from engine.errors import EngineError, Problem, RecipeError, RunError
+from engine.events import Ended, Event, Phase, Reducer, Scored, Snapshot, Warned, to_dict
+from engine.runs import START_PREFIX, Lock, RunFolder, default_cache_folder, short_socket_path
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from engine.settings import Recipe
+
+Paint = Callable[[Sequence[str]], "list[Image.Image]"]
+"""Makes one picture for each prompt with the network as it is now."""
+Examine = Callable[[Literal["before", "after"], Paint], Scored]
+"""Judges a network by its pictures, before and after training (the demo's concept score)."""
+
+UNEXPECTED_EXIT = 1
+
+
+class Session:
+    """A training run in a thread of its own. Every method may be called from any thread."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        *,
+        resume: bool = False,
+        from_step: int | None = None,
+        cache: Path | None = None,
+        examine: Examine | None = None,
+        on_event: Callable[[Event], None] | None = None,
+    ) -> None:
+        # The folder decides the name: it got a number where the wanted one was taken.
+        self.recipe = named_after(recipe, folder)
+        self._cache = cache or default_cache_folder()
+        self.folder = RunFolder(folder)
+        self.control = Control()
+        self.error: EngineError | None = None
+        self._resume = resume
+        self._from_step = from_step
+        self._examine = examine
+        self._on_event = on_event
+        self._reducer = Reducer(run=self.folder.name)
+        self._events = EventLog(self.folder.events)
+        self._ended: Ended | None = None
+        # Not a daemon: the process must outlive its terminal until the run has ended.
+        self._thread = threading.Thread(target=self._run, name="training", daemon=False)
+
+    def start(self) -> None:
+        """Start training; returns at once."""
+        self._thread.start()
+
+    def snapshot(self) -> Snapshot:
+        """The latest numbers, without waiting."""
+        return self._reducer.snapshot
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; whether the run has ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread still runs."""
+        return self._thread.is_alive()
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the run once it has ended."""
+        return self._ended.exit if self._ended is not None else None
+
+    # In the thread ------------------------------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """Write an event down, sum it up, tell the listener. Called by the training thread only."""
+        warning = self._events.append(event)
+        self._reducer.apply(event)
+        if warning:
+            self._reducer.apply(Warned(warning))
+        if self._on_event is not None:
+            # A screen that has gone must not end training.
+            with contextlib.suppress(Exception):
+                self._on_event(event)
+
+    def _run(self) -> None:
+        began = time.time()
+        lock = Lock(self.folder)
+        with RunLog(self.folder.log):
+            try:
+                notice = lock.acquire()
+            except EngineError as error:
+                self._fail_unlocked(error)
+                return
+            listener = Listener(self.folder, self.control, lock.beat)
+            try:
+                if notice:
+                    self.emit(Warned(notice))
+                listener.start()
+                self._finish(self._train(), began)
+            except EngineError as error:
+                self._fail(error, began)
+            except MemoryError:
+                self._fail(_host_memory(), began)
+            except Exception as error:  # the run must end with words, whatever broke
+                self._fail(self._unexpected(error), began)
+            finally:
+                listener.stop()
+                lock.release()
+
+    def _train(self) -> Ended:
+        from engine.conduct import conduct
+
+        self.emit(Phase("loading"))
+        return conduct(
+            self.recipe,
+            self.folder,
+            self._cache,
+            self.control,
+            self.emit,
+            resume=self._resume,
+            from_step=self._from_step,
+            examine=self._examine,
+        )
+
+    def _finish(self, ended: Ended, began: float) -> None:
+        self._ended = ended
+        self.emit(ended)
+        logging.getLogger("engine").info(
+            "%s after %.0f s at step %d", ended.state, time.time() - began, ended.steps
+        )
+
+    def _fail(self, error: EngineError, began: float) -> None:
+        logging.getLogger("engine").error("%s", error)
+        self.error = error
+        self._ended = self._ended_failed(error, time.time() - began)
+        self.emit(self._ended)
+
+    def _fail_unlocked(self, error: EngineError) -> None:
+        """Another process owns the run: its event file is not ours to write."""
+        self.error = error
+        self._ended = self._ended_failed(error, 0.0)
+        self._reducer.apply(self._ended)
+        if self._on_event is not None:
+            with contextlib.suppress(Exception):
+                self._on_event(self._ended)
+
+    def _ended_failed(self, error: EngineError, seconds: float) -> Ended:
+        snapshot = self._reducer.snapshot
+        return Ended(
+            state="failed",
+            run=str(self.folder.path),
+            files=snapshot.files,
+            steps=snapshot.step,
+            exit=error.exit_code,
+            seconds=seconds,
+            message=str(error),
+            problems=tuple(asdict(problem) for problem in error.problems),
+        )
+
+    def _unexpected(self, error: Exception) -> EngineError:
+        logging.getLogger("engine").error("%s", traceback.format_exc())
+        first_line = str(error).splitlines()[0] if str(error) else ""
+        return EngineError(
+            Problem(
+                f"Something unforeseen went wrong: {type(error).__name__} {first_line}".rstrip()
+                + ".",
+                where=str(self.folder.path),
+                remedy=f"The full report is in {self.folder.log}.",
+            )
+        )
+
+
+def _host_memory() -> EngineError:
+    from engine.errors import OutOfMemory
+
+    return OutOfMemory(
+        Problem(
+            "The machine ran out of memory.",
+            remedy="Set train.batch_size to 1, or data.cache_latents to disk, and resume.",
+        )
+    )
+
+
+class EventLog:
+    """Appends events to events.jsonl, one whole line each. A failing disk is told once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._told = False
+
+    def append(self, event: Event) -> str:
+        """Write one event; gives a warning the first time this fails, else ""."""
+        line = json.dumps(to_dict(event), ensure_ascii=False, default=str) + "\n"
+        try:
+            with self._path.open("ab") as file:
+                file.write(line.encode("utf-8", errors="surrogateescape"))
+        except OSError as error:
+            if self._told:
+                return ""
+            self._told = True
+            return f"Events cannot be written to {self._path}: {error.strerror}."
+        return ""
+
+
+class RunLog:
+    """Sends Python's log records and warnings of this process to run.log while the run lives."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handler: logging.Handler = logging.NullHandler()
+
+    def __enter__(self) -> RunLog:
+        with contextlib.suppress(OSError):
+            self._handler = logging.FileHandler(self._path, encoding="utf-8", errors="replace")
+        self._handler.setFormatter(
+            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+        )
+        root = logging.getLogger()
+        root.addHandler(self._handler)
+        logging.getLogger("engine").setLevel(logging.INFO)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        logging.getLogger().removeHandler(self._handler)
+        self._handler.close()
+
+
+class Listener:
+    """Takes requests from other processes of the same user: a socket, and control files beside it."""
+
+    POLL_SECONDS = 1.0
+
+    def __init__(self, folder: RunFolder, control: Control, beat: Callable[[], None]) -> None:
+        self._folder = folder
+        self._control = control
+        self._beat = beat
+        self._stopping = threading.Event()
+        self._server: socket.socket | None = None
+        self._thread = threading.Thread(target=self._listen, name="control", daemon=True)
+
+    def start(self) -> None:
+        """Open the socket (0600) and the folder for control files (0700), and listen."""
+        self._folder.socket.unlink(missing_ok=True)
+        self._folder.requests.mkdir(mode=0o700, exist_ok=True)
+        try:
+            self._server = self._bind()
+        except OSError:
+            # Some network file systems refuse sockets: control files remain.
+            self._server = None
+        self._thread.start()
+
+    def _bind(self) -> socket.socket:
+        if not hasattr(socket, "AF_UNIX"):
+            raise OSError("no Unix sockets here")
+        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            with short_socket_path(self._folder.socket) as address:
+                server.bind(address)
+        except OSError:
+            server.close()
+            raise
+        finally:
+            os.umask(before)
+        server.listen(4)
+        server.settimeout(self.POLL_SECONDS)
+        return server
+
+    def stop(self) -> None:
+        """Close and remove both ways in."""
+        self._stopping.set()
+        if self._server is not None:
+            self._server.close()
+        if self._thread.is_alive():
+            self._thread.join(2 * self.POLL_SECONDS)
+        with contextlib.suppress(OSError):
+            self._folder.socket.unlink(missing_ok=True)
+            for path in self._folder.requests.iterdir():
+                path.unlink()
+            self._folder.requests.rmdir()
+
+    def _listen(self) -> None:
+        while not self._stopping.is_set():
+            self._beat()
+            self._read_files()
+            if self._server is None:
+                self._stopping.wait(self.POLL_SECONDS)
+                continue
+            try:
+                client, _ = self._server.accept()
+            except TimeoutError:
+                continue
+            except OSError:
+                return
+            with client, contextlib.suppress(OSError):
+                client.settimeout(1.0)
+                self._answer(client)
+
+    def _answer(self, client: socket.socket) -> None:
+        if not _same_user(client):
+            client.sendall(b"refused: another user\n")
+            return
+        word = client.recv(32).decode("ascii", errors="replace").strip()
+        client.sendall(self._ask(word).encode() + b"\n")
+
+    def _read_files(self) -> None:
+        with contextlib.suppress(OSError):
+            for path in self._folder.requests.iterdir():
+                if not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid():
+                    self._ask(path.name)
+                path.unlink()
+
+    def _ask(self, word: str) -> str:
+        if word not in REQUESTS:
+            return "refused: not a request"
+        self._control.ask(word)  # type: ignore[arg-type]  # checked against the set of words above
+        return f"asked to {word}"
+
+
+def _same_user(client: socket.socket) -> bool:
+    if not hasattr(socket, "SO_PEERCRED"):
+        return True  # the socket's mode already keeps others out
+    size = struct.calcsize("3i")
+    _, user, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return bool(user == os.getuid())
+
+
+def named_after(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with name and place of its run's folder, and with the start file that lies there."""
+    placed = recipe.run.model_copy(update={"name": folder.name, "folder": folder.parent})
+    update: dict[str, Any] = {"run": placed}
+    start = _start_file(recipe, folder)
+    if start is not None:
+        update["network"] = recipe.network.model_copy(update={"weights": start})
+    return recipe.model_copy(update=update)
+
+
+def _start_file(recipe: Recipe, folder: Path) -> Path | None:
+    """The run's own copy of `network.weights`, whether the recipe names the original or the copy."""
+    if recipe.network.weights is None:
+        return None
+    name = recipe.network.weights.name
+    names = [START_PREFIX + name] + [name] * name.startswith(START_PREFIX)
+    return next((folder / each for each in names if (folder / each).is_file()), None)
+
+
+def create_run(recipe: Recipe, origins: dict[str, Any] | None = None) -> Path:
+    """Make a run's folder with its recipe; the name gets a number when it is taken."""
+    from engine.checkpoint.atomic import write_text
+    from engine.planning.start import start_problems
+    from engine.runs import default_runs_folder
+    from engine.settings.toml import write_recipe
+
+    problems = start_problems(recipe)
+    if problems:
+        raise RecipeError(*problems)
+    root = (recipe.run.folder or default_runs_folder()).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    stem = recipe.run.name or "run"
+    folder = _free_folder(root, stem)
+    _copy_start(recipe, folder)
+    write_text(RunFolder(folder).recipe, write_recipe(named_after(recipe, folder)))
+    if origins:
+        write_text(RunFolder(folder).origins, json.dumps(origins, indent=1, default=str))
+    return folder
+
+
+def _copy_start(recipe: Recipe, folder: Path) -> None:
+    """Keep a copy of the file the run starts from, so that a resume needs nothing outside."""
+    from engine.checkpoint.atomic import copy_new
+
+    if recipe.network.weights is None:
+        return
+    source = recipe.network.weights.expanduser()
+    try:
+        copy_new(source, folder, START_PREFIX + source.name)
+    except OSError as error:
+        folder.rmdir()
+        what = f"The network file cannot be copied into the run: {error.strerror}."
+        raise RunError(Problem(what, where=str(source), path="network.weights")) from None
+
+
+def stored_recipe(folder: Path, changes: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run, with `section.key=value` changes that a resume may make.
+
+    A changed recipe replaces run.toml; the one before stays beside it under a number.
+    """
+    from engine.checkpoint.atomic import copy_new, write_text
+    from engine.checkpoint.resume import changes as differences
+    from engine.checkpoint.resume import refuse_forbidden
+    from engine.settings.check import parse
+    from engine.settings.toml import apply_sets, read_recipe, read_toml, write_recipe
+
+    paths = RunFolder(folder)
+    # The folder may have been moved since: it is where it is, whatever the recipe says.
+    before = named_after(read_recipe(paths.recipe), folder)
+    if not changes:
+        return before
+    after = named_after(parse(apply_sets(read_toml(paths.recipe), changes)), folder)
+    found = differences(before, after)
+    refuse_forbidden(found)
+    if found:
+        copy_new(paths.recipe, folder)
+        write_text(paths.recipe, write_recipe(after))
+    return after
+
+
+def _free_folder(root: Path, stem: str) -> Path:
+    number = 1
+    while True:
+        folder = root / (stem if number == 1 else f"{stem}_{number}")
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            number += 1
+        else:
+            return folder

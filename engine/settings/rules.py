@@ -1,0 +1,168 @@
+"""What must hold between settings of several sections."""
+
+from __future__ import annotations
+
+from engine.errors import Problem
+from engine.settings.recipe import Recipe
+from engine.settings.walk import number_text
+
+ADAPTIVE = frozenset({"prodigy"})
+"""Optimizers that find the learning rate themselves."""
+WITHOUT_CONVOLUTIONS = frozenset(
+    {"full-lin", "attn-mlp", "attn-only", "unet-transformer-only", "te-only"}
+)
+"""Choices of layers in which there is no k x k convolution."""
+
+
+def rules(recipe: Recipe) -> list[Problem]:
+    """Everything that contradicts itself in a recipe whose settings are each valid."""
+    return [
+        problem
+        for rule in (_rates, _timesteps, _network, _text_cache, _data, _name)
+        for problem in rule(recipe)
+    ]
+
+
+def trained_rates(recipe: Recipe) -> dict[str, float]:
+    """Learning rate of each part that is trained, as far as the recipe tells without the machine.
+
+    A part whose rate is 0, or that the chosen layers leave out, is not in it.
+    """
+    optim, targets = recipe.optim, recipe.network.targets
+    adaptive = optim.optimizer in ADAPTIVE
+    lr = optim.lr if optim.lr is not None else (1.0 if adaptive else 1e-4)
+    te = optim.te_lr if optim.te_lr is not None else (lr if adaptive else min(5e-5, lr))
+    rates = {
+        "U-Net": optim.unet_lr if optim.unet_lr is not None else lr,
+        "text encoder": te,
+    }
+    if targets == "te-only":
+        rates.pop("U-Net")
+    if targets.startswith("unet"):
+        rates.pop("text encoder")
+    return {part: rate for part, rate in rates.items() if rate > 0}
+
+
+def _rates(recipe: Recipe) -> list[Problem]:
+    rates = trained_rates(recipe)
+    if not rates:
+        return [
+            Problem(
+                "Nothing would be trained: every learning rate is 0.",
+                remedy="Set optim.lr, optim.unet_lr or optim.te_lr above 0.",
+                path="optim.lr",
+            )
+        ]
+    optimizer = recipe.optim.optimizer
+    if optimizer not in ADAPTIVE or len(set(rates.values())) == 1:
+        return []
+    told = ", ".join(f"{part} {number_text(rate)}" for part, rate in rates.items())
+    return [
+        Problem(
+            f"Prodigy uses one learning rate for every trained part ({told}).",
+            remedy="Give all of them the same rate, or set optim.te_lr to 0.",
+            path="optim.te_lr",
+        )
+    ]
+
+
+def _timesteps(recipe: Recipe) -> list[Problem]:
+    first, last = recipe.objective.min_timestep, recipe.objective.max_timestep
+    if first > last:
+        return [
+            Problem(
+                f"First timestep must be at most the last one, {last} (you wrote {first}).",
+                path="objective.min_timestep",
+            )
+        ]
+    if first == 1000:
+        return [
+            Problem(
+                "First timestep must be below 1000, where the noise ends.",
+                path="objective.min_timestep",
+            )
+        ]
+    return []
+
+
+def _network(recipe: Recipe) -> list[Problem]:
+    network = recipe.network
+    problems = []
+    # A rank that is left blank becomes "full" for LoKr.
+    full = network.algorithm == "lokr" and not isinstance(network.rank, int)
+    if full and network.rs_lora:
+        problems.append(
+            Problem(
+                "Rank-stabilised scale has no meaning where both factors of LoKr are full.",
+                remedy="Give network.rank a number, or switch network.rs_lora off.",
+                path="network.rs_lora",
+            )
+        )
+    if full and network.rank_dropout > 0:
+        problems.append(
+            Problem(
+                "Rank dropout has nothing to drop where both factors of LoKr are full.",
+                remedy="Give network.rank a number, or set network.rank_dropout to 0.",
+                path="network.rank_dropout",
+            )
+        )
+    if network.tucker and network.targets in WITHOUT_CONVOLUTIONS:
+        problems.append(
+            Problem(
+                f"Tucker convolutions need convolutions, and {network.targets} has none.",
+                remedy="Set network.targets to full or unet-only, or switch network.tucker off.",
+                path="network.tucker",
+            )
+        )
+    return problems
+
+
+def _text_cache(recipe: Recipe) -> list[Problem]:
+    if not recipe.data.cache_text or "text encoder" not in trained_rates(recipe):
+        return []
+    return [
+        Problem(
+            "Captions cannot be cached while the text encoder is trained.",
+            remedy="Set optim.te_lr to 0, or switch data.cache_text off.",
+            path="data.cache_text",
+        )
+    ]
+
+
+def _data(recipe: Recipe) -> list[Problem]:
+    data = recipe.data
+    problems = []
+    if data.reg_folder is not None and data.reg_folder == data.folder:
+        problems.append(
+            Problem(
+                "The regularisation folder is the folder with the pictures itself.",
+                remedy="Regularisation pictures show the class, not the subject.",
+                path="data.reg_folder",
+            )
+        )
+    if not data.separator.strip():
+        problems.append(
+            Problem("Tag separator must not be blank.", remedy='The usual one is ",".',
+                    path="data.separator")
+        )  # fmt: skip
+    names = [folder.name for folder in data.folders]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        problems.append(
+            Problem(
+                f"{name!r} is listed twice in data.folders.",
+                remedy="Keep one entry.",
+                path="data.folders",
+            )
+        )
+    return problems
+
+
+def _name(recipe: Recipe) -> list[Problem]:
+    if recipe.run.name is None or recipe.run.name.strip(" .") == recipe.run.name:
+        return []
+    return [
+        Problem(
+            f'Name must not begin or end with a dot or a space (you wrote "{recipe.run.name}").',
+            path="run.name",
+        )
+    ]

@@ -1,0 +1,31 @@
+"""The run itself: its name, its folder, its manners."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from engine.settings.ask import Ask, Section
+
+
+class Run(Section):
+    """The run itself."""
+
+    name: Annotated[
+        str | None,
+        Field(pattern=r"^[^/\\\x00-\x1f]{1,120}$"),
+        Ask("Name", flag="--name", blank="the trigger and a free number"),
+    ] = None
+    """Name of the run's folder and of its files."""
+    folder: Annotated[
+        Path | None, Ask("Runs folder", "advanced", kind="folder", blank="lyctui/runs at home")
+    ] = None
+    """Where run folders are made."""
+    on_disconnect: Annotated[
+        Literal["continue", "stop"], Ask("When the terminal is lost", "advanced")
+    ] = "continue"
+    """Go on without a screen, or save and stop."""
+    deterministic: Annotated[bool, Ask("Bit-exact on the GPU", "expert")] = False
+    """Use only kernels that give the same bits each time; slower on a GPU, free on the CPU."""
