@@ -1,0 +1,75 @@
+"""Writes docs/settings.md from the declarations, explanations and presets: `python -m lyctui.docs`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from engine.settings.walk import Setting, sections, settings
+from lyctui.guides import guides
+from lyctui.presets import list_presets
+
+HEAD = """# Settings
+
+Every setting of a recipe. This page is generated from the declarations in `engine/settings`, the
+explanations in `presets/guides` and the presets in `presets`; write it anew with
+`python -m lyctui.docs`. `lyctui explain KEY` shows the same on a terminal, with the numbers of a run.
+
+Each setting can be written in a recipe file, given as `--set section.key=value`, or answered in the
+wizard. A blank default is decided before the start, and the plan says why. "Guide 000" to "guide 004"
+are five guides to training: 000 the LoCon tutorial for photographs, 001 Valstrix's crash course, 002
+the character tutorial, 003 the LyCORIS guidelines, 004 Yubin's reference of a training interface.
+"""
+
+
+def settings_page() -> str:
+    """The page as Markdown."""
+    parts = [HEAD, _presets()]
+    for name, words in sections().items():
+        parts.append(f"## [{name}]\n\n{words}\n")
+        rows = [row for row in settings() if row.section == name]
+        parts.append(_table(rows))
+        parts += [_explanation(row) for row in rows if row.path in guides()]
+    return "\n".join(parts)
+
+
+def _presets() -> str:
+    lines = ["## Presets", "", "| name | for | rests on | changes |", "|---|---|---|---|"]
+    for preset in list_presets():
+        changes = ", ".join(f"`{path}`" for path in preset.flat)
+        lines.append(
+            f"| `{preset.name}` | {_cell(preset.for_whom)} | {_cell(preset.guide)} | {changes} |"
+        )
+    return "\n".join([*lines, ""])
+
+
+def _table(rows: list[Setting]) -> str:
+    lines = ["| key | type | default | level | what it is |", "|---|---|---|---|---|"]
+    for row in rows:
+        flag = f" Flag `{row.ask.flag}`." if row.ask.flag else ""
+        cells = (f"`{row.key}`", row.type, row.default_text, row.level, row.help + flag)
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join([*lines, ""])
+
+
+def _explanation(row: Setting) -> str:
+    return f"### {row.path}\n\n{guides()[row.path].text}\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> int:
+    """Write the page, or with --check say whether it is current."""
+    path = Path(__file__).resolve().parent.parent / "docs" / "settings.md"
+    page = settings_page()
+    if "--check" in sys.argv[1:]:
+        return 0 if path.is_file() and path.read_text("utf-8") == page else 1
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(page, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

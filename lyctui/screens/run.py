@@ -1,0 +1,265 @@
+"""The monitor: one screen for `train`, `resume` and `watch`, fed by polling snapshots."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import ClassVar
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.screen import Screen
+from textual.widgets import Footer
+
+from engine.control import Request
+from engine.events import Snapshot, Warned
+from lyctui import outcome, report, terminal, text
+from lyctui.host import Host, host
+from lyctui.monitor import RunView
+from lyctui.report import Line
+from lyctui.screens.ended import ending_screen
+from lyctui.screens.log import LogScreen, TextScreen
+from lyctui.widgets.chart import LossChart
+from lyctui.widgets.lines import Lines
+from lyctui.widgets.title import TitleLine
+
+HELP = """
+Loss jumps by nature, and no value is the goal: pictures differ in how hard they are. A lasting change
+late in the run is the sign to look at (guide 001). The samples judge, not the number. The chart shows
+each loss dim, as the span of its column, and the running mean on top.
+
+LR is the learning rate of each part now, after warmup and schedule.
+
+Gradient is the length of the whole gradient before clipping; a steady rise late in a run is a sign of
+a learning rate that is too high.
+
+VRAM is what this run holds now, of what the card has, and the most it ever held; RAM without a card.
+
+Left is a range while the pace is uncertain; its ends meet as steps become regular.
+
+Requests are taken at the end of a step; the log says when.
+"""
+
+
+SAID_SECONDS = 4.0
+
+
+class RunScreen(Screen[None]):
+    """Progress, numbers, chart, events, samples, and what one may ask of the run."""
+
+    HELP: ClassVar[str | None] = HELP
+    DEFAULT_CSS = """
+    RunScreen #body { height: 1fr; padding: 1 1 0 1; }
+    RunScreen #progress { height: 2; }
+    RunScreen #numbers { height: 3; margin-top: 1; }
+    RunScreen #middle { height: 1fr; min-height: 5; margin-top: 1; }
+    RunScreen #chart { height: 100%; width: 1fr; }
+    RunScreen #samples { display: none; width: 44; height: 100%; margin-left: 2; }
+    RunScreen #events { height: 4; margin-top: 1; }
+    RunScreen #log { height: 1; }
+    RunScreen.-wide #samples { display: block; }
+    RunScreen.-wide #events { height: 9; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("s", "ask('save')", "save", id="run.save", tooltip="Save a state now"),
+        Binding("p", "ask('sample')", "sample", id="run.sample", tooltip="Make samples now"),
+        Binding("space", "pause", "pause", id="run.pause", key_display="Space"),
+        Binding("x", "stop", "stop", id="run.stop", tooltip="Save the state and stop"),
+        Binding("l", "log", "log", id="run.log", tooltip="Show the log"),
+        Binding("g", "scale", "chart", id="run.scale", tooltip="Chart scale: linear or log"),
+        Binding("q", "app.leave", "leave", id="run.leave", tooltip="Leave the monitor"),
+        Binding("f1", "app.help", "help", id="run.help", key_display="F1"),
+        Binding(
+            "v", "samples", "samples", id="run.samples", show=False, tooltip="List the samples"
+        ),
+        Binding("e", "events", "events", id="run.events", show=False, tooltip="List all events"),
+        Binding("h", "pause", "pause", id="run.hold", show=False, tooltip="Pause or go on"),
+    ]
+
+    def __init__(self, run: RunView) -> None:
+        super().__init__()
+        self._run = run
+        self._host: Host
+        self._chart_at = 0.0
+        self._polled_at = 0.0
+        self._warned_at = time.time()
+        self._percent = -1
+        self._seen: Snapshot | None = None
+        self._ended = False
+        self._told = False
+
+    def compose(self) -> ComposeResult:
+        """Panels from the top; the samples beside the chart where there is room."""
+        self._host = host(self)
+        yield TitleLine(text.inert(self._run.folder.name), "loading", id="title")
+        with Vertical(id="body"):
+            yield Lines(id="progress")
+            yield Lines(id="numbers")
+            with Horizontal(id="middle"):
+                yield LossChart(ascii_only=self._host.ascii_only, id="chart")
+                yield Lines(id="samples")
+            yield Lines(id="events")
+            yield Lines(id="log")
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Begin to poll."""
+        self._show_where()
+        self.set_interval(self._host.poll_seconds, self._tick)
+        if self._run.own and terminal.over_ssh() and not terminal.in_multiplexer():
+            self.notify(
+                "If the line drops, training goes on; see it again with "
+                f"{outcome.watch_command(self._run.folder)}. In tmux the screen stays, too.",
+                timeout=12,
+                markup=False,
+            )
+
+    def _show_where(self) -> None:
+        line = self.query_one("#log", Lines)
+        where = f"log: {text.home(self._run.folder / 'run.log')}"
+        line.show([((text.fit_middle(where, line.size.width or 78), "dim"),)])
+
+    # --- polling ---
+
+    def _tick(self) -> None:
+        now = time.monotonic()
+        # The pace may have been lowered since the timer was set: a slow line.
+        if now - self._polled_at >= self._host.poll_seconds - 0.05:
+            self._polled_at = now
+            self._poll()
+
+    def _poll(self) -> None:
+        if self._ended:
+            return
+        snapshot = self._run.snapshot()
+        # Covered by another page nothing is drawn; behind help or a dialog the end waits.
+        if self.is_current and (self._seen is not snapshot or snapshot.state != "paused"):
+            self._show(snapshot)
+            self._seen = snapshot
+        # The last event precedes the end of the thread, which still closes files and sockets.
+        if snapshot.end is not None and not self._run.live:
+            self._end(snapshot)
+
+    def on_screen_resume(self) -> None:
+        """Seen again: draw what happened meanwhile."""
+        self._seen = None
+        self.call_after_refresh(self._poll)
+
+    def _show(self, snapshot: Snapshot) -> None:
+        width = self.query_one("#progress", Lines).size.width or 78
+        signs = self._host.signs
+        name = text.inert(self._run.folder.name)
+        places = [name, report.phase_words(snapshot)]
+        if not self._run.own:
+            places.append("watching")
+        self.query_one("#title", TitleLine).place(*places, right=report.step_words(snapshot))
+        self.query_one("#progress", Lines).show(
+            [report.gauge(snapshot, width, signs), report.time_line(snapshot, signs)]
+        )
+        self.query_one("#numbers", Lines).show(report.number_lines(snapshot))
+        if self._seen is None or snapshot.log is not self._seen.log:
+            self._show_events(snapshot)
+        now = time.monotonic()
+        if now - self._chart_at >= 1 / self._host.fps:
+            self._chart_at = now
+            self.query_one(LossChart).follow(snapshot.points)
+        self._show_window_title(name, snapshot)
+
+    def _show_events(self, snapshot: Snapshot) -> None:
+        for event in snapshot.log:
+            if isinstance(event, Warned) and event.time > self._warned_at:
+                self._warned_at = event.time
+                self.notify(text.inert(event.message), severity="warning", timeout=8, markup=False)
+        events = self.query_one("#events", Lines)
+        rows = events.size.height or 4
+        events.show(report.log_lines(snapshot, self._run.folder, rows, self._host.signs))
+        samples = self.query_one("#samples", Lines)
+        if samples.display:
+            head: Line = (("Samples", "strong"),)
+            none: list[Line] = [(("none yet", "dim"),)]
+            found = report.sample_lines(snapshot.samples, self._run.folder) or none
+            samples.show([head, *found][: samples.size.height or 12])
+
+    def _show_window_title(self, name: str, snapshot: Snapshot) -> None:
+        percent = int(report.progress(snapshot) * 100)
+        if percent != self._percent:
+            self._percent = percent
+            self._host.window_title(f"{percent} % {name}")
+
+    def on_resize(self) -> None:
+        """Everything is cut to the new width."""
+        self._seen = None
+        if not self._ended:
+            self._show_where()
+        self.call_after_refresh(self._poll)
+
+    def _end(self, snapshot: Snapshot) -> None:
+        if not self._told:
+            self._told = True
+            name = text.inert(self._run.folder.name)
+            self._host.tell_end(f"{name}: {report.phase_words(snapshot)}")
+            self._host.window_title(f"{report.phase_words(snapshot)} {name}")
+        if self._host.run_ended(self._run):
+            self._ended = True
+        elif self.app.screen is self:
+            self._ended = True
+            self.app.switch_screen(ending_screen(self._run, self._host))
+
+    # --- requests ---
+
+    def action_ask(self, request: Request) -> None:
+        """Ask the run; a watched one may take seconds to answer, so the screen does not wait."""
+        if self._run.read_only:
+            self.notify(self._run.read_only, severity="warning", markup=False)
+            return
+        self.run_worker(self._ask(request))
+
+    async def _ask(self, request: Request) -> None:
+        refusal = await asyncio.to_thread(self._run.ask, request)
+        if refusal:
+            self.notify(text.inert(refusal), severity="error", timeout=30, markup=False)
+        else:
+            words = report.REQUEST_WORDS[request]
+            self._say(f"Asked to {words}; it is taken at the end of this step.")
+
+    def _say(self, words: str) -> None:
+        """A word in the last line for a while: it covers nothing."""
+        self.query_one("#log", Lines).show([((words, "strong"),)])
+        self.set_timer(SAID_SECONDS, self._show_where)
+
+    def action_pause(self) -> None:
+        """Pause, or go on."""
+        paused = self._run.snapshot().state == "paused"
+        self.action_ask("continue" if paused else "pause")
+
+    def action_stop(self) -> None:
+        """Save the exact state and stop: nothing is lost, so no question."""
+        self.action_ask("stop")
+
+    # --- other views ---
+
+    def action_log(self) -> None:
+        """The log file."""
+        self.app.push_screen(LogScreen(self._run.folder / "run.log"))
+
+    def action_events(self) -> None:
+        """Every notable event."""
+        snapshot = self._run.snapshot()
+        lines = report.log_lines(snapshot, self._run.folder, 200, self._host.signs)
+        where = self._run.folder / "events.jsonl"
+        self._list("events", [report.plain(line) for line in lines], where)
+
+    def action_samples(self) -> None:
+        """Every sample picture's path."""
+        found = report.sample_lines(self._run.snapshot().samples, self._run.folder)
+        self._list("samples", [report.plain(line) for line in found], self._run.folder / "samples")
+
+    def _list(self, title: str, lines: list[str], where: Path) -> None:
+        self.app.push_screen(TextScreen(title, lines, where=where))
+
+    def action_scale(self) -> None:
+        """Linear or logarithmic."""
+        logarithmic = self.query_one(LossChart).switch_scale()
+        self._say(f"Chart scale: {'logarithmic' if logarithmic else 'linear'}.")

@@ -1,0 +1,153 @@
+"""Three themes: dark, light, and ANSI for terminals with 16 colours or a palette of the user's own.
+
+The accent is the crimson of a lycoris, number 161 of the 256-colour palette. The colours of the dark
+and light themes stay readable and apart when they are rounded to that palette, as they are over SSH,
+where true colour is not announced.
+"""
+
+from __future__ import annotations
+
+from textual.theme import Theme
+
+CRIMSON = "#d7005f"
+
+DARK = Theme(
+    name="lyctui-dark",
+    primary=CRIMSON,
+    secondary="#ff5f87",
+    accent=CRIMSON,
+    warning="#ffaf00",
+    error="#ff8787",
+    success="#87d787",
+    foreground="#d0d0d0",
+    background="#080808",
+    surface="#1c1c1c",
+    panel="#303030",
+    dark=True,
+    text_alpha=1.0,
+    variables={
+        "text": "#d0d0d0",
+        "text-muted": "#b2b2b2",
+        "text-disabled": "#b2b2b2",
+        "dim": "#b2b2b2",
+        "strong": "#ffffff",
+        "accent-text": "#ff5f87",
+        "warning-text": "#ffaf00",
+        "error-text": "#ff8787",
+        "success-text": "#87d787",
+        "on-accent": "#ffffff",
+        "gauge-empty": "#444444",
+        "raw-line": "#6c6c6c",
+        "block-cursor-foreground": "#ffffff",
+        "block-cursor-background": CRIMSON,
+        "block-cursor-text-style": "bold",
+        "border": CRIMSON,
+        "border-blurred": "#444444",
+        "footer-background": "#1c1c1c",
+        "footer-foreground": "#d0d0d0",
+        "footer-key-foreground": "#ff5f87",
+        "footer-description-foreground": "#d0d0d0",
+        "input-selection-background": "#5f005f",
+        "button-focus-text-style": "bold reverse",
+        "button-foreground": "#d0d0d0",
+        "button-color-foreground": "#ffffff",
+    },
+)
+
+LIGHT = Theme(
+    name="lyctui-light",
+    primary=CRIMSON,
+    secondary="#af005f",
+    accent=CRIMSON,
+    warning="#875f00",
+    error="#af0000",
+    success="#005f00",
+    foreground="#1c1c1c",
+    background="#ffffff",
+    surface="#f4f4f4",
+    panel="#e9e9e9",
+    dark=False,
+    text_alpha=1.0,
+    variables={
+        "text": "#1c1c1c",
+        "text-muted": "#585858",
+        "text-disabled": "#585858",
+        "dim": "#585858",
+        "strong": "#000000",
+        "accent-text": "#af005f",
+        "warning-text": "#875f00",
+        "error-text": "#af0000",
+        "success-text": "#005f00",
+        "on-accent": "#ffffff",
+        "gauge-empty": "#d0d0d0",
+        "raw-line": "#a8a8a8",
+        "block-cursor-foreground": "#ffffff",
+        "block-cursor-background": CRIMSON,
+        "block-cursor-text-style": "bold",
+        "border": CRIMSON,
+        "border-blurred": "#d0d0d0",
+        "footer-background": "#f4f4f4",
+        "footer-foreground": "#1c1c1c",
+        "footer-key-foreground": "#af005f",
+        "footer-description-foreground": "#1c1c1c",
+        "input-selection-background": "#ffafd7",
+        "button-focus-text-style": "bold reverse",
+        "button-foreground": "#1c1c1c",
+        "button-color-foreground": "#ffffff",
+    },
+)
+
+ANSI = Theme(
+    name="lyctui-ansi",
+    ansi=True,
+    primary="ansi_red",
+    secondary="ansi_magenta",
+    accent="ansi_red",
+    warning="ansi_yellow",
+    error="ansi_bright_red",
+    success="ansi_green",
+    foreground="ansi_default",
+    background="ansi_default",
+    surface="ansi_default",
+    panel="ansi_default",
+    boost="ansi_default",
+    dark=True,
+    variables={
+        "text-muted": "ansi_default",
+        "text-disabled": "ansi_default",
+        "dim": "ansi_default",
+        "strong": "ansi_default",
+        "accent-text": "ansi_red",
+        "warning-text": "ansi_yellow",
+        "error-text": "ansi_bright_red",
+        "success-text": "ansi_green",
+        "on-accent": "ansi_default",
+        "gauge-empty": "ansi_default",
+        "raw-line": "ansi_default",
+        "ansi-background": "ansi_black",
+        "ansi-foreground": "ansi_white",
+        "border": "ansi_red",
+        "border-blurred": "ansi_default",
+        "footer-key-foreground": "ansi_red",
+        "block-cursor-foreground": "ansi_default",
+        "block-cursor-background": "ansi_default",
+        # Without a colour of its own the cursor must still be seen.
+        "block-cursor-text-style": "bold reverse",
+        "input-cursor-text-style": "reverse",
+        "button-focus-text-style": "bold reverse",
+    },
+)
+
+THEMES: dict[str, Theme] = {"dark": DARK, "light": LIGHT, "ansi": ANSI}
+OWN_VARIABLES = (
+    "dim",
+    "strong",
+    "accent-text",
+    "warning-text",
+    "error-text",
+    "success-text",
+    "on-accent",
+    "gauge-empty",
+    "raw-line",
+)
+"""Variables that Textual does not know; themes chosen from its own list take these from DARK."""

@@ -1,0 +1,56 @@
+"""A picture in half cells: two pixels a cell, one above the other. Works in every terminal with colour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.segment import Segment
+from rich.style import Style
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
+
+UPPER_HALF = "▀"
+
+
+class HalfCellPicture:
+    """A Rich renderable of an image file, `columns` cells wide."""
+
+    def __init__(self, path: Path, columns: int) -> None:
+        self.path = path
+        self.columns = columns
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for row in half_cells(self.path, min(self.columns, options.max_width)):
+            yield from row
+            yield Segment.line()
+
+
+def half_cells(path: Path, columns: int) -> list[list[Segment]]:
+    """Rows of half cells; a cell is about twice as high as wide, so pixels come out square."""
+    from PIL import Image
+
+    with Image.open(path) as opened:
+        image = opened.convert("RGB")
+    rows = max(1, round(image.height / image.width * columns / 2))
+    image = image.resize((columns, rows * 2), Image.Resampling.BOX)
+    pixels = image.load()
+    assert pixels is not None
+    return [
+        [
+            Segment(UPPER_HALF, _style(pixels[column, 2 * row], pixels[column, 2 * row + 1]))
+            for column in range(columns)
+        ]
+        for row in range(rows)
+    ]
+
+
+def _style(upper: object, lower: object) -> Style:
+    return Style.parse(f"{_hex(upper)} on {_hex(lower)}")
+
+
+def _hex(pixel: object) -> str:
+    assert isinstance(pixel, tuple)
+    red, green, blue = pixel[:3]
+    return f"#{red:02x}{green:02x}{blue:02x}"
