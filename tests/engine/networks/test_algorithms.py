@@ -1,0 +1,354 @@
+"""What every algorithm must do, for each of its forms and each kind of layer."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from engine.networks import ALGORITHMS
+from engine.networks.network import Network, from_file
+from tests.engine.networks.layers import (
+    CHOICES,
+    KINDS,
+    make_input,
+    make_model,
+    make_network,
+    stir,
+    with_dropouts,
+)
+
+EVERY = pytest.mark.parametrize("kind", KINDS)
+FORMS = pytest.mark.parametrize("form", CHOICES)
+
+
+def only(network: Network) -> Any:
+    (adapter,) = network.adapters.values()
+    return adapter
+
+
+def through(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
+    """The base layer run with another weight."""
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight, layer.bias)
+    return F.conv2d(x, weight, layer.bias, layer.stride, layer.padding, layer.dilation)
+
+
+def test_every_algorithm_has_forms_in_this_table():
+    assert {choice.algorithm for choice in CHOICES.values()} == set(ALGORITHMS)
+
+
+@EVERY
+@FORMS
+def test_a_fresh_network_changes_nothing(form, kind):
+    model, x = make_model(kind), make_input(kind)
+    before = model(x)
+    network = make_network(model, CHOICES[form])
+    network.inject()
+
+    assert torch.equal(model(x), before)
+    assert not only(network).delta().any()
+    assert only(network).delta().shape == model.layer.weight.shape
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@EVERY
+@FORMS
+def test_output_and_gradients_are_those_of_the_base_with_the_change(form, kind, dtype):
+    tolerance = (
+        {"rtol": 1e-9, "atol": 1e-10} if dtype == torch.float64 else {"rtol": 2e-3, "atol": 2e-4}
+    )
+    model = make_model(kind, dtype)
+    network = stir(make_network(model, CHOICES[form]))
+    adapter = only(network).to(dtype)
+    parameters = list(network.parameters())
+    x = make_input(kind, dtype).requires_grad_()
+    network.set_strength(0.7)
+
+    wanted = through(model.layer, x, model.layer.weight + 0.7 * adapter.delta())
+    probe = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(2)).to(dtype)
+    wanted_grads = torch.autograd.grad((wanted * probe).sum(), [x, *parameters])
+    network.inject()
+    found = model(x)
+    found_grads = torch.autograd.grad((found * probe).sum(), [x, *parameters])
+
+    assert (wanted - through(model.layer, x, model.layer.weight)).abs().max() > 1e-3
+    torch.testing.assert_close(found, wanted, **tolerance)
+    for one, other in zip(found_grads, wanted_grads, strict=True):
+        torch.testing.assert_close(one, other, **tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@EVERY
+@FORMS
+def test_a_small_change_survives_a_half_precision_base(form, kind, dtype):
+    # (W + dW) - W in bf16 is off by 0.74 at this size (networks.md section 10).
+    model = make_model(kind, dtype)
+    nn.init.normal_(model.layer.weight, std=0.05)
+    if model.layer.bias is not None:
+        nn.init.zeros_(model.layer.bias)
+    network = stir(make_network(model, CHOICES[form]), 0.05)
+    adapter = only(network)
+    small = 4e-5 / adapter.delta().abs().mean()
+    with torch.no_grad():
+        for factor in adapter.norm_factors():
+            factor.mul_(small ** (1 / len(adapter.norm_factors())))
+    model.layer.weight.zero_()  # so that the change alone is left of the output
+    x = make_input(kind, dtype)
+    network.inject()
+
+    found = model(x).float()
+    wanted = through_without_bias(model.layer, x.float(), adapter.delta())
+
+    assert 1e-6 < wanted.abs().mean() < 1e-2
+    assert (found - wanted).norm() / wanted.norm() < 0.03
+
+
+def through_without_bias(layer: Any, x: Tensor, weight: Tensor) -> Tensor:
+    if isinstance(layer, nn.Linear):
+        return F.linear(x, weight)
+    return F.conv2d(x, weight, None, layer.stride, layer.padding, layer.dilation)
+
+
+@EVERY
+@FORMS
+def test_eject_restores_the_model_bit_for_bit(form, kind):
+    model, x = make_model(kind), make_input(kind)
+    before, state, names = model(x), copy.deepcopy(model.state_dict()), set(model.layer.__dict__)
+    network = stir(make_network(model, CHOICES[form]))
+    network.inject()
+    network.inject()
+    assert not torch.equal(model(x), before)
+    assert list(model.state_dict()) == list(state)  # the adapter is no part of the base
+
+    network.eject()
+    network.eject()
+
+    assert torch.equal(model(x), before)
+    assert set(model.layer.__dict__) == names
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@EVERY
+@FORMS
+def test_save_load_save_is_byte_equal_from_shapes_alone(form, kind, dtype):
+    model = make_model(kind)
+    network = stir(make_network(model, CHOICES[form]))
+    first = save(network.tensors(dtype))
+
+    again = from_file({"unet": make_model(kind, seed=9)}, load(first), {})
+    second = save(again.tensors(dtype))
+
+    assert second == first
+    tolerance = 1e-6 if dtype == torch.float32 else 3e-2
+    assert only(again).size.scale == pytest.approx(only(network).size.scale)
+    wanted = only(network).delta()
+    assert (only(again).delta() - wanted).norm() <= tolerance * wanted.norm()
+
+
+@EVERY
+@FORMS
+def test_alpha_in_the_file_tells_the_trained_scale(form, kind):
+    choice = CHOICES[form]
+    network = stir(make_network(make_model(kind), choice))
+    tensors = network.tensors(torch.float16)
+    (alpha,) = (tensor for name, tensor in tensors.items() if name.endswith(".alpha"))
+    size = only(network).size
+
+    assert alpha.dtype == torch.float32
+    assert alpha.shape == ()
+    spatial = kind == "conv3x3"
+    rank = choice.conv_rank if spatial and choice.conv_rank else choice.rank
+    asked = choice.conv_alpha if spatial and choice.conv_alpha else choice.alpha
+    if size.rank is None:
+        assert size.scale == 1.0
+    else:
+        assert size.rank == rank
+        divisor = rank**0.5 if choice.rs_lora else rank
+        assert float(alpha) / rank == pytest.approx((asked or rank) / divisor, rel=1e-6)
+
+
+@EVERY
+@FORMS
+def test_strength_multiplies_the_change_and_zero_is_the_base(form, kind):
+    model, x = make_model(kind), make_input(kind)
+    base = model(x)
+    network = stir(make_network(model, CHOICES[form]))
+    network.inject()
+    whole = model(x) - base
+
+    for strength in (-1.0, 0.5, 2.0):
+        network.set_strength(strength)
+        torch.testing.assert_close(model(x) - base, strength * whole, rtol=2e-3, atol=2e-4)
+    network.set_strength(0)
+    assert torch.equal(model(x), base)
+
+
+@EVERY
+@FORMS
+def test_training_state_goes_back_exactly(form, kind):
+    model = make_model(kind)
+    network = stir(make_network(model, CHOICES[form]))
+    other = make_network(make_model(kind), CHOICES[form], seed=99)
+
+    other.load_training_state(network.training_state())
+
+    for one, wanted in zip(other.parameters(), network.parameters(), strict=True):
+        assert torch.equal(one, wanted)
+    assert save(other.tensors()) == save(network.tensors())
+
+
+@torch.no_grad()
+@EVERY
+@FORMS
+def test_max_norm_meets_the_limit_and_reports_where_nothing_was_scaled(form, kind):
+    model = make_model(kind)
+    network = stir(make_network(model, CHOICES[form]))
+    adapter = only(network)
+    direction = adapter.delta() / adapter.delta().norm()
+    norm = float(adapter.delta().norm())
+
+    scaled, mean, largest = network.apply_max_norm(2 * norm).numbers()
+    assert (scaled, mean, largest) == (
+        0,
+        pytest.approx(norm, rel=1e-4),
+        pytest.approx(norm, rel=1e-4),
+    )
+    assert float(adapter.delta().norm()) == pytest.approx(norm)
+
+    scaled, mean, largest = network.apply_max_norm(norm / 3).numbers()
+    assert (scaled, mean, largest) == (
+        1,
+        pytest.approx(norm / 3, rel=1e-4),
+        pytest.approx(norm / 3, rel=1e-4),
+    )
+    torch.testing.assert_close(adapter.delta(), direction * norm / 3, rtol=1e-3, atol=1e-5)
+
+
+DROPS = {
+    "activation": {"activation": 0.4},
+    "rank": {"rank": 0.5},
+    "module": {"module": 0.5},
+    "all": {"activation": 0.2, "rank": 0.2, "module": 0.2},
+}
+
+
+def applicable(form: str, drop: str) -> bool:
+    full = CHOICES[form].rank in ("full", 100)
+    return not (full and drop in ("rank", "all"))
+
+
+@pytest.mark.parametrize("drop", DROPS)
+@EVERY
+@FORMS
+def test_dropouts_act_in_training_only_and_repeat_under_checkpointing(form, kind, drop):
+    if not applicable(form, drop):
+        pytest.skip("refused: no rank to drop")
+    model, x = make_model(kind), make_input(kind).requires_grad_()
+    network = stir(make_network(model, with_dropouts(CHOICES[form], **DROPS[drop])))
+    network.inject()
+    network.eval()
+    still = model(x)
+    plain = stir(make_network(make_model(kind), CHOICES[form]))
+    torch.testing.assert_close(only(plain).delta(), only(network).delta())
+
+    network.train()
+    differs = 0
+    for step in range(1, 9):
+        network.begin(step=step, first_sample=0, samples=3)
+        out = model(x)
+        grads = torch.autograd.grad(out.square().sum(), [x, *network.parameters()])
+        again = checkpoint(model, x, use_reentrant=False)
+        repeated = torch.autograd.grad(again.square().sum(), [x, *network.parameters()])
+        assert torch.equal(out, again)
+        assert all(torch.equal(a, b) for a, b in zip(grads, repeated, strict=True))
+        differs += not torch.equal(out, still)
+    assert differs >= 2
+
+    network.eval()
+    assert torch.equal(model(x), still)
+    torch.testing.assert_close(only(plain).delta(), only(network).delta())
+
+
+@pytest.mark.parametrize("drop", ["activation", "rank", "module"])
+@EVERY
+@pytest.mark.parametrize("form", ["lora", "locon tucker", "lokr low", "lokr tucker"])
+def test_a_step_in_smaller_parts_sees_the_same_draws(form, kind, drop):
+    model, x = make_model(kind), make_input(kind, rows=4)
+    network = stir(make_network(model, with_dropouts(CHOICES[form], **DROPS[drop])))
+    network.inject()
+    network.train()
+
+    network.begin(step=7, batch=0, first_sample=0, samples=4)
+    whole = model(x)
+    parts = []
+    for number, first in enumerate((0, 1, 3)):
+        rows = x[first : (1, 3, 4)[number]]
+        network.begin(step=7, batch=number, first_sample=first, samples=len(rows))
+        parts.append(model(rows))
+
+    torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("drop", [None, "all"])
+@EVERY
+@FORMS
+def test_training_under_autocast_gives_fp32_gradients(form, kind, drop, dtype):
+    if drop and not applicable(form, drop):
+        pytest.skip("refused: no rank to drop")
+    choice = with_dropouts(CHOICES[form], **DROPS[drop]) if drop else CHOICES[form]
+    model, x = make_model(kind, dtype), make_input(kind).requires_grad_()
+    network = stir(make_network(model, choice))
+    network.inject()
+    network.train()
+    network.begin(step=2, samples=3)
+
+    with torch.autocast("cpu", dtype):
+        out = model(x)
+    out.float().sum().backward()
+
+    assert out.dtype == dtype
+    assert all(parameter.grad is not None for parameter in network.parameters())
+    assert all(parameter.grad.dtype == torch.float32 for parameter in network.parameters())
+    assert x.grad is not None
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@EVERY
+@pytest.mark.parametrize("form", ["lora", "lokr full"])
+def test_two_networks_on_one_model_add_up_and_leave_in_any_order(form, kind, order):
+    model, x = make_model(kind), make_input(kind)
+    base = model(x)
+    networks = [stir(make_network(model, CHOICES[form]), seed=seed) for seed in (1, 2)]
+    alone = []
+    for network in networks:
+        network.inject()
+        alone.append(model(x) - base)
+        network.eject()
+    for network in networks:
+        network.inject()
+    torch.testing.assert_close(model(x) - base, alone[0] + alone[1], rtol=2e-3, atol=2e-4)
+
+    networks[order[0]].eject()
+    torch.testing.assert_close(model(x) - base, alone[order[1]], rtol=2e-3, atol=2e-4)
+    networks[order[1]].eject()
+    assert torch.equal(model(x), base)
+
+
+@EVERY
+@FORMS
+def test_the_start_depends_on_seed_and_module_name_alone(form, kind):
+    one = make_network(make_model(kind), CHOICES[form], seed=3).training_state()
+    same = make_network(make_model(kind, seed=8), CHOICES[form], seed=3).training_state()
+    other = make_network(make_model(kind), CHOICES[form], seed=4).training_state()
+
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)

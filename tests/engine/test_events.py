@@ -1,0 +1,97 @@
+"""Events survive their JSON, and the reducer shows what happened."""
+
+import pytest
+
+from engine.events import (
+    Acknowledged,
+    Ended,
+    Event,
+    Phase,
+    Reducer,
+    Sampled,
+    Saved,
+    Scored,
+    Started,
+    StepDone,
+    Warned,
+    from_dict,
+    to_dict,
+)
+
+EXAMPLES: list[Event] = [
+    Started("r", 10, (5, 5), 2, 10, notes=("exact: weights",)),
+    Phase("caching latents", 3, 12),
+    StepDone(1, 1, 0.5, {"unet": 1e-4, "te": 5e-5}, 0.7, 1.5, 2, 100, 200),
+    Saved("network", 5, 1, "/r/a.safetensors", 10, True, False),
+    Sampled(5, 1, ("a.png",), ("a prompt",)),
+    Warned("careful"),
+    Acknowledged("pause", 3),
+    Scored("before", 0.0, 0.98, 1.0, 0.95),
+    Ended("finished", "r", ("a.safetensors",), 10, 0),
+    Ended("failed", "r", (), 3, 5, problems=({"what": "memory"},)),
+]
+
+
+@pytest.mark.parametrize("event", EXAMPLES, ids=lambda event: event.name)
+def test_events_come_back_from_json_equal(event: Event) -> None:
+    import json
+
+    again = from_dict(json.loads(json.dumps(to_dict(event))))
+    assert again == event
+    assert to_dict(event)["v"] == 1
+
+
+def test_the_end_is_named_by_its_state() -> None:
+    assert to_dict(EXAMPLES[-1])["event"] == "failed"
+    assert from_dict({"event": "from a later version"}) is None
+
+
+def step(number: int, loss: float, epoch: int = 1, seconds: float = 0.5) -> StepDone:
+    return StepDone(number, epoch, loss, {"unet": 1e-4}, 1.0, seconds, 2)
+
+
+def test_losses_means_and_remaining_time() -> None:
+    reducer = Reducer("r")
+    reducer.apply(Started("r", 10, (5, 5), 2, 10))
+    for number in range(1, 6):
+        snapshot = reducer.apply(step(number, float(number)))
+    assert (snapshot.step, snapshot.total_steps, snapshot.epochs) == (5, 10, 2)
+    assert snapshot.loss == 5
+    assert snapshot.loss_epoch_mean == 3
+    # The exponential mean begins as the plain one: it has nothing to forget yet.
+    assert snapshot.loss_mean == pytest.approx(3)
+    assert snapshot.remaining_seconds == pytest.approx((2.5, 2.5))
+    assert snapshot.images_per_second == 4
+    snapshot = reducer.apply(step(6, 9.0, epoch=2))
+    assert snapshot.loss_epoch_mean == 9
+
+
+def test_a_resume_takes_back_steps_that_are_repeated() -> None:
+    reducer = Reducer("r")
+    reducer.apply(Started("r", 10, (5, 5), 2, 10))
+    for number in range(1, 8):
+        reducer.apply(step(number, 1.0))
+    snapshot = reducer.apply(Started("r", 10, (5, 5), 2, 10, step=5))
+    assert [point.step for point in snapshot.points] == [1, 2, 3, 4, 5]
+    snapshot = reducer.apply(step(6, 2.0))
+    assert [point.step for point in snapshot.points][-1] == 6
+    assert snapshot.first_step == 5
+
+
+def test_pause_end_files_and_samples() -> None:
+    reducer = Reducer("r")
+    reducer.apply_all(EXAMPLES[:7])
+    snapshot = reducer.snapshot
+    assert snapshot.state == "paused"
+    assert snapshot.files == ("/r/a.safetensors",)
+    assert snapshot.samples[0].paths == ("a.png",)
+    assert [type(event).__name__ for event in snapshot.log] == [
+        "Started",
+        "Saved",
+        "Sampled",
+        "Warned",
+        "Acknowledged",
+    ]
+    assert reducer.apply(Acknowledged("continue")).state == "running"
+    done = reducer.apply(Ended("finished", "r", ("x",), 10, 0))
+    assert (done.state, done.files) == ("finished", ("x",))
