@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from engine.events import Point
 from lyctui.report import plain
 from lyctui.widgets.chart import LossSeries, bounds, draw
@@ -81,15 +79,3 @@ def test_series_follows_an_append_only_list_and_a_resume() -> None:
     points.append(Point(6, 0.3, 0.3))
     assert made.follow(points)
     assert list(made.steps) == [1, 2, 3, 4, 5, 6]
-
-
-def test_ten_thousand_points_are_cheap() -> None:
-    made = series([0.1 + 0.01 * (n % 7) for n in range(10_000)])
-    best = min(_timed(made) for _ in range(5))
-    assert best < 0.05, f"{best * 1000:.1f} ms"
-
-
-def _timed(made: LossSeries) -> float:
-    began = time.perf_counter()
-    draw(made, 80, 12, log=False, ascii_only=False)
-    return time.perf_counter() - began

