@@ -22,7 +22,9 @@ from engine.data.survey import survey
 from engine.data.text import LiveText, TextCache, all_captions
 from engine.errors import Problem, RecipeError
 from engine.models.load import load_model
-from engine.optim.optimizers import OptimizerChoice, build_optimizer
+from engine.networks.flat import flatten
+from engine.optim.groups import Group
+from engine.optim.optimizers import SMALLEST_OF_8_BITS, OptimizerChoice, build_optimizer
 from engine.optim.schedules import Factor, learning_rate_factor, warmup_length
 from engine.planning.rules import (
     bucket_rules,
@@ -79,6 +81,7 @@ class Training:
     max_norm: float
     alphas_cumprod: Tensor
     parameters: list[nn.Parameter]
+    """Flat buffers of all trained numbers, their gradients with them."""
     parent_sha256: str | None = None
     notices: tuple[str, ...] = ()
     skipped_steps: int = 0
@@ -178,8 +181,8 @@ def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
     text = _text_source(recipe, model, captions, found, "te" in rates, cache, progress)
     network.inject()
     model.set_checkpointing(bool(recipe.train.checkpointing), train_te="te" in rates)
-    parts = {part: parts[part] for part in rates}
-    optimizer = build_optimizer(_optimizer_choice(recipe), parts, rates)
+    groups = optimizer_groups(network, rates, _optimizer_choice(recipe))
+    optimizer = build_optimizer(_optimizer_choice(recipe), groups)
     total = sum(steps_per_epoch)
     warmup = _warmup(recipe, total)
     return Training(
@@ -223,7 +226,7 @@ def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
         max_grad_norm=recipe.optim.max_grad_norm,
         max_norm=recipe.network.max_norm,
         alphas_cumprod=model.alphas_cumprod.to(device, torch.float32),
-        parameters=[parameter for part in parts.values() for parameter in part],
+        parameters=[group.flat for group in groups],
     )
 
 
@@ -278,8 +281,7 @@ def _build_network(
         file.tensors,
         file.metadata,
         seed=seed,
-        dropouts=choice.dropouts,
-        scalar=choice.scalar,
+        choice=choice,
     )
     return network, file_sha256(path)
 
@@ -321,6 +323,30 @@ def _warmup(recipe: Recipe, steps: int) -> int:
     return warmup_length(steps, percent=schedule.warmup_percent or 0.0, count=schedule.warmup_steps)
 
 
+def optimizer_groups(
+    network: Network, rates: Mapping[str, float], choice: OptimizerChoice
+) -> list[Group]:
+    """The network's trained tensors, moved into flat buffers: one for each rate and kind of state."""
+    return [
+        Group(
+            part=part,
+            rate=rate,
+            flat=buffer.whole,
+            places=buffer.places,
+            shaped=list(buffer.parameters.values()),
+            ratio=choice.plus_ratio if kind.plus else 1.0,
+            small=kind.small,
+        )
+        for part, rate in rates.items()
+        for kind, buffer in flatten(
+            network.members,
+            part,
+            split_plus=choice.plus_ratio != 1,
+            small_below=SMALLEST_OF_8_BITS if choice.name == "adamw8bit" else 0,
+        ).items()
+    ]
+
+
 def _optimizer_choice(recipe: Recipe) -> OptimizerChoice:
     optim = recipe.optim
     return OptimizerChoice(
@@ -329,6 +355,7 @@ def _optimizer_choice(recipe: Recipe) -> OptimizerChoice:
         betas=optim.betas,
         eps=optim.eps,
         d_coef=optim.d_coef,
+        plus_ratio=optim.loraplus_ratio or 1.0,
         safeguard_warmup=bool(recipe.schedule.warmup_percent or recipe.schedule.warmup_steps),
     )
 

@@ -16,6 +16,7 @@ Component = Literal["unet", "te"]
 TIME_FACTOR = 4
 """The time embedding is four times as wide as the first level."""
 FEED_FORWARD_FACTOR = 4
+WITHOUT_BIAS = (".to_q", ".to_k", ".to_v")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,11 @@ class LayerShape:
     """Empty for a linear layer."""
     classes: tuple[str, ...] = ()
     """Classes around it that presets aim at, outermost first."""
+
+    @property
+    def bias(self) -> bool:
+        """Whether it has one: all but the projections into attention of the U-Net."""
+        return not self.path.endswith(WITHOUT_BIAS)
 
     @property
     def weights(self) -> int:

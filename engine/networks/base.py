@@ -10,18 +10,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, TypeAlias
+from types import MappingProxyType
+from typing import ClassVar, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from engine.draws import generator
-from engine.networks.choice import Dropouts
+from engine.networks.choice import Choice, Dropouts
 from engine.networks.dropout import Moment, module_coin
+from engine.networks.shapes import Shapes
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 """Tensor suffix to tensor, of one module."""
+NOTHING: Tensors = MappingProxyType({})
 ALPHA = "alpha"
 SCALAR = "scalar"
 
@@ -30,14 +33,17 @@ SCALAR = "scalar"
 class Size:
     """Alpha as a file holds it, and the rank that consumers divide it by."""
 
-    alpha: float
+    alpha: float | None
+    """None where a file of the algorithm holds none."""
     rank: int | None
     """None where no factor tells a rank: the scale is 1, whatever alpha says."""
 
     @property
     def scale(self) -> float:
         """What consumers compute: alpha / rank."""
-        return 1.0 if self.rank is None else self.alpha / self.rank
+        if self.rank is None or self.alpha is None:
+            return 1.0
+        return self.alpha / self.rank
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +55,11 @@ class Setup:
 
 
 class Adapter(nn.Module, ABC):
-    """The change of one linear or convolution layer."""
+    """The change of one layer: linear, convolution or norm."""
 
-    starts_at_zero: ClassVar[tuple[str, ...]]
+    starts_at_zero: ClassVar[tuple[str, ...]] = ()
     """The first of these suffixes that the module has begins at zero, unless a scalar does."""
-    scalar_goes_into: ClassVar[tuple[str, ...]]
+    scalar_goes_into: ClassVar[tuple[str, ...]] = ()
     """The first of these suffixes that the module has takes the scalar when it is saved."""
     layer: nn.Module
     scalar: nn.Parameter | None
@@ -67,6 +73,7 @@ class Adapter(nn.Module, ABC):
         setup: Setup,
         *,
         scalar: Tensor | None = None,
+        fixed: Tensors = NOTHING,
     ) -> None:
         super().__init__()
         self.name = name
@@ -74,12 +81,15 @@ class Adapter(nn.Module, ABC):
         self.setup = setup
         self.strength = 1.0
         self.suffixes = tuple(weights)
+        self.fixed_suffixes = tuple(fixed)
         # Not a submodule: the base is not part of the adapter's parameters, device moves or mode.
         object.__setattr__(self, "layer", layer)
         # A tuple: nn.Module would take another adapter for a submodule.
         self._behind: tuple[Callable[[Tensor], Tensor], ...] = ()
         for suffix, tensor in weights.items():
             self.register_parameter(_attribute(suffix), nn.Parameter(tensor.clone()))
+        for suffix, tensor in fixed.items():
+            self.register_buffer(_attribute(suffix), tensor.clone())
         self.scalar = None if scalar is None else nn.Parameter(scalar.clone())
 
     # What an algorithm says ---------------------------------------------------------------
@@ -94,21 +104,73 @@ class Adapter(nn.Module, ABC):
         """The parameters among a module's tensors, in our order and form."""
         return {suffix: tensor for suffix, tensor in tensors.items() if suffix != ALPHA}
 
+    @classmethod
+    def read_fixed(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
+        """Tensors that the file holds and nobody trains, in the order in which they are written."""
+        return {}
+
+    @classmethod
+    def fresh(
+        cls, name: str, layer: nn.Module, shapes: Shapes, seed: int, choice: Choice
+    ) -> dict[str, Tensor]:
+        """Weights that start a change of exactly zero, drawn by module name and tensor alone."""
+        return fresh_weights(cls, name, shapes, seed, scalar=choice.scalar)
+
+    @classmethod
+    def written_size(cls, rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Size:
+        """Size of a fresh module, with alpha as a file holds it; `rank` is what the tensors tell."""
+        return scaled_size(rank, kernel, choice)
+
+    @classmethod
+    def fresh_fixed(
+        cls, name: str, layer: nn.Module, weights: Tensors, choice: Choice
+    ) -> dict[str, Tensor]:
+        """The fixed tensors of a module that starts with these weights."""
+        return {}
+
+    def adopt(self, choice: Choice) -> None:
+        """Take what training needs and no tensor tells; called once, after the module is made."""
+        return
+
     @abstractmethod
     def delta(self) -> Tensor:
         """The weight change at strength 1, in the parameters' type and the weight's shape."""
 
+    def bias_delta(self) -> Tensor | None:
+        """The bias change at strength 1, where the algorithm has one."""
+        return None
+
     @abstractmethod
+    def change(self, x: Tensor, factor: float) -> Tensor:
+        """`factor` times what the change adds to the layer's output for this input."""
+
     def adapted(self, x: Tensor, factor: float) -> Tensor:
-        """The layer's output with `factor` times the change."""
+        """The layer's output with `factor` times the change; the place for a fused path."""
+        base = self.base(x)
+        return base + self.change(x, factor)
 
     @abstractmethod
-    def delta_norm(self) -> Tensor:
-        """Frobenius norm of the change, on the device."""
+    def delta_norm(self) -> Tensor | None:
+        """Frobenius norm of the change, on the device; None where max-norm does not measure."""
 
-    @abstractmethod
     def norm_factors(self) -> tuple[nn.Parameter, ...]:
-        """Tensors that max-norm scales, each by the same root of the ratio."""
+        """Tensors in which the change is linear each, so that max-norm can scale them."""
+        return ()
+
+    def shrink(self, ratio: Tensor) -> None:
+        """Scale the change by a ratio in (0, 1], by scaling the parameters; waits for nothing."""
+        factors = self.norm_factors()
+        root = ratio ** (1 / len(factors))
+        for factor in factors:
+            factor.mul_(root.to(factor.dtype))
+
+    def plus_parameters(self) -> tuple[nn.Parameter, ...]:
+        """What LoRA+ gives a larger learning rate (Hayou et al. 2024): the factor of the outputs."""
+        return ()
+
+    def penalty(self) -> Tensor | None:
+        """A term that the algorithm asks to be added to the loss, where it has one."""
+        return None
 
     # What all have in common --------------------------------------------------------------
 
@@ -132,6 +194,12 @@ class Adapter(nn.Module, ABC):
         """Whether the module has a tensor."""
         return suffix in self.suffixes
 
+    def fixed(self, suffix: str) -> Tensor:
+        """The fixed tensor of a suffix."""
+        found = getattr(self, _attribute(suffix))
+        assert isinstance(found, Tensor)
+        return found
+
     def own_parameters(self) -> tuple[nn.Parameter, ...]:
         """Trained tensors in a fixed order: as in the shape table, the scalar last."""
         weights = tuple(self.weight(suffix) for suffix in self.suffixes)
@@ -147,28 +215,77 @@ class Adapter(nn.Module, ABC):
         if self.scalar is not None:
             takes = next(suffix for suffix in self.scalar_goes_into if suffix in found)
             found[takes] = found[takes] * self.scalar.detach()
-        return found | {ALPHA: torch.tensor(self.size.alpha, dtype=torch.float32)}
+        found |= {suffix: self.fixed(suffix) for suffix in self.fixed_suffixes}
+        if self.size.alpha is not None:
+            found[ALPHA] = torch.tensor(self.size.alpha, dtype=torch.float32)
+        return found
+
+    @classmethod
+    def create(
+        cls, name: str, layer: nn.Module, shapes: Shapes, choice: Choice, setup: Setup
+    ) -> Self:
+        """A module that changes nothing yet."""
+        weight = layer_weight(layer)
+        weights = {
+            suffix: tensor.to(weight.device)
+            for suffix, tensor in cls.fresh(name, layer, shapes, setup.moment.seed, choice).items()
+        }
+        size = cls.written_size(cls.read_size(layer, weights).rank, kernel_of(layer), choice)
+        fixed = cls.fresh_fixed(name, layer, weights, choice)
+        scalar = torch.zeros((), device=weight.device) if choice.scalar else None
+        made = cls(name, layer, weights, size, setup, scalar=scalar, fixed=fixed)
+        made.adopt(choice)
+        return made
 
     @classmethod
     def from_tensors(
-        cls, name: str, layer: nn.Module, tensors: Tensors, setup: Setup, *, scalar: bool = False
-    ) -> Adapter:
-        """Exact inverse of `tensors`: shapes alone decide. A new scalar starts at 1."""
+        cls,
+        name: str,
+        layer: nn.Module,
+        tensors: Tensors,
+        setup: Setup,
+        choice: Choice | None = None,
+    ) -> Self:
+        """Exact inverse of `tensors`: shapes alone decide. A new scalar starts at 1.
+
+        `choice` gives what training needs and no file holds; never size, scale or form.
+        """
         size = cls.read_size(layer, tensors)
         device = layer_weight(layer).device
         weights = {
             suffix: tensor.to(device, torch.float32)
             for suffix, tensor in cls.read_weights(layer, tensors).items()
         }
+        fixed = {
+            suffix: tensor.to(device) for suffix, tensor in cls.read_fixed(layer, tensors).items()
+        }
+        scalar = choice is not None and choice.scalar and bool(cls.scalar_goes_into)
         one = torch.ones((), device=device) if scalar else None
-        return cls(name, layer, weights, size, setup, scalar=one)
+        made = cls(name, layer, weights, size, setup, scalar=one, fixed=fixed)
+        if choice is not None:
+            made.adopt(choice)
+        return made
 
     def state(self) -> dict[str, Tensor]:
-        """What training needs to go on exactly: unfolded parameters, and alpha."""
+        """What training needs to go on exactly: unfolded parameters, fixed tensors and alpha."""
         found = {suffix: self.weight(suffix).detach() for suffix in self.suffixes}
         if self.scalar is not None:
             found[SCALAR] = self.scalar.detach()
-        return found | {ALPHA: torch.tensor(self.size.alpha, dtype=torch.float64)}
+        found |= {suffix: self.fixed(suffix) for suffix in self.fixed_suffixes}
+        if self.size.alpha is not None:
+            found[ALPHA] = torch.tensor(self.size.alpha, dtype=torch.float64)
+        return found
+
+    def load_state(self, state: Tensors) -> None:
+        """Exact inverse of `state`, written into the tensors that are there."""
+        for suffix in self.suffixes:
+            self.weight(suffix).copy_(state[suffix])
+        for suffix in self.fixed_suffixes:
+            self.fixed(suffix).copy_(state[suffix])
+        if self.scalar is not None:
+            self.scalar.copy_(state[SCALAR])
+        alpha = float(state[ALPHA]) if ALPHA in state else None
+        self.size = Size(alpha, self.size.rank)
 
     def base(self, x: Tensor) -> Tensor:
         """The layer as it was found."""
@@ -212,6 +329,18 @@ class Adapter(nn.Module, ABC):
             found.append(front)
             front = front._behind[0] if front._behind else None
         return found
+
+
+def scaled_size(rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Size:
+    """Alpha as it is written, so that alpha / rank is the trained scale (Kalajdzievski 2023 for rs)."""
+    if rank is None:
+        asked = choice.rank_of(kernel)
+        return Size(1.0 if asked == "full" else float(asked), None)
+    alpha = choice.alpha_of(kernel)
+    if choice.rs_lora:
+        alpha *= math.sqrt(rank)
+    # As a file holds it: the trained scale must be that of the rounded number.
+    return Size(float(torch.tensor(alpha, dtype=torch.float32)), rank)
 
 
 def layer_weight(layer: nn.Module) -> Tensor:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from engine.networks.overrides import Override
 
 Rank = int | Literal["full"]
 Kernel = tuple[int, ...]
+DoraAxis = Literal["off", "input", "output"]
+SigType = Literal["principal", "last", "middle"]
 
 
 def spans(kernel: Kernel) -> bool:
@@ -25,10 +30,14 @@ class Dropouts:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """Kind, size and targets of a network; every value is filled."""
+    """Kind, size and targets of a network; every value is filled.
+
+    An algorithm reads what it knows; what it does not know is refused before this is made.
+    """
 
     algorithm: str
     rank: Rank
+    """Size of the network; of a rotation the largest block. "full" where there is no rank."""
     alpha: float
     """0 means the same as the rank."""
     targets: str = "attn-mlp"
@@ -38,9 +47,28 @@ class Choice:
     rs_lora: bool = False
     tucker: bool = False
     scalar: bool = False
+    dora: DoraAxis = "off"
     factor: int = -1
     decompose_both: bool = False
     unbalanced: bool = False
+    block_size: int = 4
+    """DyLoRA: ranks that are drawn together."""
+    detach_lower: bool = True
+    """DyLoRA: whether only the last drawn block learns."""
+    constraint: float = 0.0
+    """Rotations: how far they may turn; 0 is off."""
+    rescaled: bool = False
+    """Rotations: whether a trained factor for each output follows."""
+    train_on_input: bool = False
+    """(IA)³: whether inputs are scaled instead of outputs."""
+    sig_type: SigType = "principal"
+    """T-LoRA: which singular values of the base it starts from."""
+    use_data_init: bool = True
+    min_rank: int = 1
+    mask_alpha: float = 1.0
+    train_norm: bool = False
+    """Whether the norms inside the targeted blocks are trained too."""
+    overrides: tuple[Override, ...] = ()
     dropouts: Dropouts = Dropouts()
 
     def rank_of(self, kernel: Kernel) -> Rank:

@@ -22,8 +22,14 @@ class Moment:
 
     seed: int = 0
     step: int = 0
+    batch: int = 0
+    """Planned micro-batch of the step; parts into which one is split keep its number."""
     first_sample: int = 0
     samples: int = 1
+    timesteps_B: Tensor | None = None
+    """Timestep of each sample, where the pass has one; None outside the denoiser."""
+    timesteps: int = 1000
+    """How many timesteps the noise schedule has."""
 
     def place(self, row: int) -> tuple[int, int, int]:
         """Step, sample and part of a row; a sample may fill several rows (chunks of a caption)."""

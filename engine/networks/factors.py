@@ -44,3 +44,26 @@ def kron_shape(out: int, in_: int, factor: int, *, unbalanced: bool) -> KronShap
     if unbalanced:
         out_l, out_k = out_k, out_l
     return KronShape((out_l, in_m), (out_k, in_n))
+
+
+def butterfly_sizes(dimension: int) -> tuple[int, ...]:
+    """Even block sizes b with dimension = b * 2^p, ascending (Liu et al. 2023, section 4)."""
+    odd = dimension
+    while odd % 2 == 0 and odd > 0:
+        odd //= 2
+    sizes = []
+    size = odd * 2
+    while size <= dimension:
+        sizes.append(size)
+        size *= 2
+    return tuple(sizes)
+
+
+def butterfly_size(dimension: int, limit: int) -> int | None:
+    """The largest block size of at most `limit`, or None where there is none."""
+    return max((size for size in butterfly_sizes(dimension) if size <= limit), default=None)
+
+
+def smallest_butterfly(dimension: int) -> int | None:
+    """The smallest limit that the dimension can be cut for; None where it is odd."""
+    return min(butterfly_sizes(dimension), default=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.errors import Problem
@@ -33,19 +33,45 @@ def _sign(*needed: str, more: str) -> Sign:
 
 
 SIGNS: dict[str, Sign] = {
-    "lora": _sign("lora_up.weight+lora_down.weight", more="lora_mid.weight alpha"),
-    "lokr": _sign(
-        "lokr_w1|lokr_w1_a+lokr_w1_b", "lokr_w2|lokr_w2_a+lokr_w2_b", more="lokr_t2 alpha"
+    "lora": _sign("lora_up.weight+lora_down.weight", more="lora_mid.weight alpha dora_scale"),
+    "loha": _sign(
+        "hada_w1_a+hada_w1_b+hada_w2_a+hada_w2_b", more="hada_t1 hada_t2 alpha dora_scale"
     ),
+    "lokr": _sign(
+        "lokr_w1|lokr_w1_a+lokr_w1_b",
+        "lokr_w2|lokr_w2_a+lokr_w2_b",
+        more="lokr_t2 alpha dora_scale",
+    ),
+    "ia3": _sign("weight+on_input", more=""),
+    "glora": _sign("a1.weight+a2.weight+b1.weight+b2.weight", more="alpha"),
+    "diag-oft": _sign("oft_blocks", more="rescale alpha"),
+    "full": _sign("diff", more="diff_b"),
+    "t-lora": _sign(
+        "q_layer.weight+p_layer.weight+lambda_layer",
+        more="base_q.weight base_p.weight base_lambda alpha",
+    ),
+    "norm": _sign("w_norm+b_norm", more=""),
 }
-RANK_FROM = ("lora_down.weight", "lokr_w2_b", "lokr_w1_b")
+"""LoCon and DyLoRA write the tensors of a LoRA; a BOFT differs from a Diag-OFT by its axes."""
+RANK_FROM = (
+    "lora_down.weight",
+    "hada_w1_b",
+    "lokr_w2_b",
+    "lokr_w1_b",
+    "a2.weight",
+    "q_layer.weight",
+)
 """The first axis of the first of these is the rank, as consumers read it."""
+BOFT_AXES = 4
 
 
-def algorithm_of(suffixes: Iterable[str]) -> str | None:
-    """The algorithm that a module's tensor names tell, or None."""
-    found = frozenset(suffixes)
-    return next((name for name, sign in SIGNS.items() if sign.fits(found)), None)
+def algorithm_of(shapes: Shapes) -> str | None:
+    """The algorithm that a module's tensor names and shapes tell, or None."""
+    suffixes = frozenset(shapes)
+    found = next((name for name, sign in SIGNS.items() if sign.fits(suffixes)), None)
+    if found == "diag-oft" and len(shapes["oft_blocks"]) == BOFT_AXES:
+        return "boft"
+    return found
 
 
 OTHER_ALGORITHMS: tuple[tuple[str, str], ...] = (

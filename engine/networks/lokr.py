@@ -92,23 +92,21 @@ class Lokr(Adapter):
         dense = torch.einsum("lm,kn...->lkmn...", left, right)
         return dense.reshape(layer_weight(self.layer).shape)
 
-    def adapted(self, x: Tensor, factor: float) -> Tensor:
+    def change(self, x: Tensor, factor: float) -> Tensor:
         """Structured application: the dense change is never formed."""
         dtype = compute_dtype(x)
-        base = self.base(x)
         left = (self.left(dropped=True) * (self.scale() * factor)).to(dtype)
         right = self.right(dropped=True).to(dtype)
-        layer = self.layer
         x = x.to(dtype)
-        if isinstance(layer, nn.Linear):
+        if isinstance(self.layer, nn.Linear):
             change = kron_linear(x, left, right)
         else:
-            change = kron_conv(layer, x, left, right)
+            change = kron_conv(self.layer, x, left, right)
         dropouts = self.setup.dropouts
         if self.training and dropouts.activation > 0:
             moment = self.setup.moment
             change = change * activation_mask(moment, self.name, dropouts.activation, change)
-        return base + change
+        return change
 
     def delta_norm(self) -> Tensor:
         """|kron(w1, w2)| = |w1| |w2|."""

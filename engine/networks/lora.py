@@ -109,25 +109,37 @@ class Lora(Adapter):
 
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """The two-product path; one node of the graph where nothing is dropped."""
-        dtype = compute_dtype(x)
-        # Scale and strength go into the smaller side of the work: the up factor, in fp32.
-        up = (self.weight(UP) * (self.scale() * factor)).to(dtype)
-        down = self.weight(DOWN).to(dtype)
         layer = self.layer
-        if isinstance(layer, nn.Linear) and self._one_node(layer):
-            bias = None if layer.bias is None else layer.bias.to(dtype)
-            out: Tensor = LoraLinear.apply(  # type: ignore[no-untyped-call]
-                x.to(dtype), layer.weight.to(dtype), bias, down, up
-            )
-            return out
-        base = self.base(x)
+        if not (isinstance(layer, nn.Linear) and self._one_node(layer)):
+            return super().adapted(x, factor)
+        dtype = compute_dtype(x)
+        down, up = self._factors(factor, dtype)
+        bias = None if layer.bias is None else layer.bias.to(dtype)
+        out: Tensor = LoraLinear.apply(  # type: ignore[no-untyped-call]
+            x.to(dtype), layer.weight.to(dtype), bias, down, up
+        )
+        return out
+
+    def change(self, x: Tensor, factor: float) -> Tensor:
+        """up(mid(down(x))), with stride, padding and dilation on the k x k operation."""
+        dtype = compute_dtype(x)
+        down, up = self._factors(factor, dtype)
         x = x.to(dtype)
-        if isinstance(layer, nn.Linear):
-            return base + F.linear(self._dropped(F.linear(x, down)), up)
+        if isinstance(self.layer, nn.Linear):
+            return F.linear(self._dropped(F.linear(x, down)), up)
         if self.has(MID):
             hidden = self._dropped(F.conv2d(x, down))
-            return base + F.conv2d(convolve(layer, hidden, self.weight(MID).to(dtype)), up)
-        return base + F.conv2d(self._dropped(convolve(layer, x, down)), up)
+            return F.conv2d(convolve(self.layer, hidden, self.weight(MID).to(dtype)), up)
+        return F.conv2d(self._dropped(convolve(self.layer, x, down)), up)
+
+    def plus_parameters(self) -> tuple[nn.Parameter, ...]:
+        """The up factor."""
+        return (self.weight(UP),)
+
+    def _factors(self, factor: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Down and up; scale and strength go into the smaller side of the work, in fp32."""
+        up = (self.weight(UP) * (self.scale() * factor)).to(dtype)
+        return self.weight(DOWN).to(dtype), up
 
     def _one_node(self, layer: nn.Linear) -> bool:
         plain = type(layer).forward is nn.Linear.forward and self.alone()

@@ -29,14 +29,19 @@ def scale_weight_norms(adapters: Iterable[Adapter], limit: float) -> NormReport:
     """Max-norm regularisation (Srivastava et al. 2014) on the weight change of each module.
 
     Parameters carry the effect, so training state and file do too. No wait for the device.
+    Modules without a norm of their own, trained norm layers, are left as they are.
     """
-    every = tuple(adapters)
-    norms = torch.stack([adapter.delta_norm().float() for adapter in every])
+    measured = [
+        (adapter, norm.float())
+        for adapter in adapters
+        if (norm := adapter.delta_norm()) is not None
+    ]
+    if not measured:
+        none = torch.zeros(())
+        return NormReport(none, none, none)
+    norms = torch.stack([norm for _, norm in measured])
     ratios = torch.where(norms > limit, limit / norms, torch.ones_like(norms))
-    for adapter, ratio in zip(every, ratios, strict=True):
-        factors = adapter.norm_factors()
-        root = ratio ** (1 / len(factors))
-        for factor in factors:
-            factor.mul_(root.to(factor.dtype))
+    for (adapter, _), ratio in zip(measured, ratios, strict=True):
+        adapter.shrink(ratio)
     after = norms * ratios
     return NormReport((norms > limit).sum(), after.mean(), after.max())

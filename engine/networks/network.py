@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -10,22 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from engine.errors import NetworkFileError, Problem, RecipeError
-from engine.networks.base import (
-    ALPHA,
-    SCALAR,
-    Adapter,
-    Setup,
-    Size,
-    fresh_weights,
-    layer_weight,
-)
+from engine.networks.base import Adapter, Setup
 from engine.networks.choice import Choice, Dropouts
 from engine.networks.dropout import Moment
 from engine.networks.maxnorm import NormReport, scale_weight_norms
 from engine.networks.names import name_of
 from engine.networks.presets import selected
-from engine.networks.shapes import Shapes, shapes_of
-from engine.networks.table import ALGORITHMS
+from engine.networks.shapes import KEPT_EXACT, Shapes, shapes_of
+from engine.networks.table import create
 from engine.networks.targets import RealLayer, real_layers, why_skipped
 
 
@@ -62,10 +53,22 @@ class Network:
         for adapter in self.adapters.values():
             adapter.eject()
 
-    def begin(self, *, step: int, batch: int = 0, first_sample: int = 0, samples: int = 1) -> None:
-        """Tell the place of the coming forward pass; every draw depends on it and on nothing else."""
-        del batch  # the place of a draw is its sample, however a step is split into batches
+    def begin(
+        self,
+        *,
+        step: int,
+        batch: int = 0,
+        first_sample: int = 0,
+        samples: int = 1,
+        timesteps_B: Tensor | None = None,
+    ) -> None:
+        """Tell the place of the coming forward pass; every draw depends on it and on nothing else.
+
+        `batch` is the planned micro-batch, `timesteps_B` what each sample's noise stands at.
+        """
         self._moment.step = step
+        self._moment.batch = batch
+        self._moment.timesteps_B = timesteps_B
         self._moment.first_sample = first_sample
         self._moment.samples = max(1, samples)
 
@@ -102,6 +105,13 @@ class Network:
         """Number of trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters(component))
 
+    def penalty(self) -> Tensor | None:
+        """Sum of what the algorithms ask to be added to the loss, or None."""
+        terms = [
+            term for adapter in self.adapters.values() if (term := adapter.penalty()) is not None
+        ]
+        return torch.stack(terms).sum() if terms else None
+
     def to(self, device: torch.device | str) -> None:
         """Move the parameters."""
         for adapter in self.adapters.values():
@@ -115,7 +125,7 @@ class Network:
         found: dict[str, Tensor] = {}
         for name, adapter in self.adapters.items():
             for suffix, tensor in adapter.tensors().items():
-                kept = tensor if suffix == ALPHA else tensor.to(dtype)
+                kept = tensor if suffix in KEPT_EXACT else tensor.to(dtype)
                 found[f"{name}.{suffix}"] = kept.cpu().contiguous()
         bad = [name for name, tensor in found.items() if not bool(torch.isfinite(tensor).all())]
         if bad:
@@ -152,25 +162,7 @@ class Network:
                 )
             )
         for name, adapter in self.adapters.items():
-            for suffix in adapter.suffixes:
-                adapter.weight(suffix).copy_(state[f"{name}.{suffix}"])
-            if adapter.scalar is not None:
-                adapter.scalar.copy_(state[f"{name}.{SCALAR}"])
-            adapter.size = Size(float(state[f"{name}.{ALPHA}"]), adapter.size.rank)
-
-    @torch.no_grad()
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the weights of a file of this very network; a scalar becomes 1, it is folded in."""
-        from engine.networks.reading import grouped
-
-        for name, group in grouped(tensors).items():
-            adapter = self.adapters[name]
-            fresh = type(adapter).from_tensors(name, adapter.layer, group, adapter.setup)
-            for suffix in adapter.suffixes:
-                adapter.weight(suffix).copy_(fresh.weight(suffix))
-            if adapter.scalar is not None:
-                adapter.scalar.fill_(1.0)
-            adapter.size = fresh.size
+            adapter.load_state({suffix: state[f"{name}.{suffix}"] for suffix in adapter.state()})
 
 
 def build(components: Mapping[str, nn.Module], choice: Choice, *, seed: int) -> Network:
@@ -182,35 +174,15 @@ def build(components: Mapping[str, nn.Module], choice: Choice, *, seed: int) -> 
     planned = {layer: shapes_of(layer, choice) for layer in kept}
     skipped += _check_options(planned, choice)
     setup = Setup(Moment(seed), choice.dropouts)
-    members = [_member(layer, shapes, choice, setup) for layer, shapes in planned.items()]
+    members = [
+        Member(
+            layer.component,
+            layer.path,
+            create(name_of(layer.component, layer.path), layer.module, shapes, choice, setup),
+        )
+        for layer, shapes in planned.items()
+    ]
     return Network(members, setup.moment, skipped)
-
-
-def _member(layer: RealLayer, shapes: Shapes, choice: Choice, setup: Setup) -> Member:
-    kind = ALGORITHMS[choice.algorithm]
-    name = name_of(layer.component, layer.path)
-    seed = setup.moment.seed
-    device = layer_weight(layer.module).device
-    weights = fresh_weights(kind, name, shapes, seed, scalar=choice.scalar)
-    scalar = torch.zeros((), device=device) if choice.scalar else None
-    placed = {suffix: tensor.to(device) for suffix, tensor in weights.items()}
-    size = _size(layer, shapes, kind, choice)
-    adapter = kind(name, layer.module, placed, size, setup, scalar=scalar)
-    return Member(layer.component, layer.path, adapter)
-
-
-def _size(layer: RealLayer, shapes: Shapes, kind: type[Adapter], choice: Choice) -> Size:
-    """Alpha as it is written, so that alpha / rank is the trained scale (Kalajdzievski 2023 for rs)."""
-    empty = {suffix: torch.empty(shape, device="meta") for suffix, shape in shapes.items()}
-    rank = kind.read_size(layer.module, empty).rank
-    asked = choice.rank_of(layer.kernel)
-    if rank is None:
-        return Size(1.0 if asked == "full" else float(asked), None)
-    alpha = choice.alpha_of(layer.kernel)
-    if choice.rs_lora:
-        alpha *= math.sqrt(rank)
-    # As a file holds it: the trained scale must be that of the rounded number.
-    return Size(float(torch.tensor(alpha, dtype=torch.float32)), rank)
 
 
 def _check_options(planned: Mapping[RealLayer, Shapes], choice: Choice) -> list[str]:
@@ -258,15 +230,15 @@ def from_file(
     metadata: Mapping[str, str],
     *,
     seed: int = 0,
-    dropouts: Dropouts = Dropouts(),  # noqa: B008 - frozen
-    scalar: bool = False,
+    choice: Choice | None = None,
 ) -> Network:
     """The network that a file holds, rebuilt from names and shapes alone.
 
-    The scale comes from the file, `rs_lora` is never applied again. Raises NetworkFileError.
+    The scale comes from the file, `rs_lora` is never applied again; `choice` gives what training
+    needs and no file holds (dropouts, scalar, constraint). Raises NetworkFileError.
     """
     from engine.networks.reading import members_of
 
-    setup = Setup(Moment(seed), dropouts)
-    members, left_out = members_of(components, tensors, metadata, setup, scalar=scalar)
+    setup = Setup(Moment(seed), Dropouts() if choice is None else choice.dropouts)
+    members, left_out = members_of(components, tensors, metadata, setup, choice)
     return Network(members, setup.moment, left_out)

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from engine.errors import NetworkFileError, Problem
-from engine.networks.base import Adapter, Setup
+from engine.networks.base import Setup
+from engine.networks.choice import Choice
 from engine.networks.kinds import algorithm_of, foreign_kind
 from engine.networks.names import inert, name_of, name_table, split_key
 from engine.networks.network import Member
-from engine.networks.table import ALGORITHMS
+from engine.networks.table import read
 from engine.networks.targets import RealLayer, real_layers
 
 
@@ -29,8 +30,7 @@ def members_of(
     tensors: Mapping[str, Tensor],
     metadata: Mapping[str, str],
     setup: Setup,
-    *,
-    scalar: bool,
+    choice: Choice | None = None,
 ) -> tuple[list[Member], list[str]]:
     """Adapters in the model's own order, and the keys that are of no module of a network."""
     foreign = foreign_kind({key: tuple(tensor.shape) for key, tensor in tensors.items()}, metadata)
@@ -55,7 +55,7 @@ def members_of(
     members = []
     for place in layers:
         if place in found:
-            member = _member(layers[place], *found[place], setup, scalar, problems)
+            member = _member(layers[place], *found[place], setup, choice, problems)
             if member is not None:
                 members.append(member)
     if not members and not problems:
@@ -70,18 +70,17 @@ def _member(
     name: str,
     group: Mapping[str, Tensor],
     setup: Setup,
-    scalar: bool,
+    choice: Choice | None,
     problems: list[Problem],
 ) -> Member | None:
-    algorithm = algorithm_of(group)
+    algorithm = algorithm_of({suffix: tuple(tensor.shape) for suffix, tensor in group.items()})
     if algorithm is None:
         listed = inert(", ".join(sorted(group)))
         problems.append(Problem(f"These tensors make no known network: {listed}.", inert(name)))
         return None
-    kind: type[Adapter] = ALGORITHMS[algorithm]
     ours = name_of(layer.component, layer.path)
     try:
-        adapter = kind.from_tensors(ours, layer.module, group, setup, scalar=scalar)
+        adapter = read(algorithm, ours, layer.module, group, setup, choice)
     except (ValueError, KeyError, IndexError, RuntimeError) as error:
         problems.append(
             Problem(f"It does not fit the layer: {inert(str(error))}.", where=inert(name))

@@ -10,8 +10,14 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 
 from engine.errors import Problem, RecipeError
-from engine.networks.choice import Choice, Kernel, Rank
-from engine.networks.factors import KronShape, kron_shape
+from engine.networks.choice import Choice, Kernel, Rank, spans
+from engine.networks.factors import (
+    KronShape,
+    butterfly_size,
+    factorization,
+    kron_shape,
+    smallest_butterfly,
+)
 from engine.networks.names import name_of
 from engine.networks.presets import LayerLike, selected
 
@@ -20,9 +26,25 @@ Shapes = dict[str, Shape]
 """Tensor suffix to shape, without alpha, in the order of an adapter's parameters."""
 
 WEIGHT_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
-ALPHA_BYTES = 4
+FLAG_BYTES = 8
+EXACT_BYTES = 4
 USUAL_METADATA_BYTES = 6000
 """What metadata usually take; dataset tags may add a few kilobytes."""
+FLAGS = frozenset({"on_input"})
+"""Whole numbers that say what a module is."""
+BASE_FACTORS = ("base_q.weight", "base_p.weight", "base_lambda")
+"""The factors that a T-LoRA starts from; its change is the difference to them."""
+FIXED = frozenset(BASE_FACTORS) | FLAGS
+"""Tensors of a file that nobody trains, beside alpha."""
+KEPT_EXACT = (
+    frozenset(
+        {"alpha", "dora_scale", "rescale", "q_layer.weight", "p_layer.weight", "lambda_layer"}
+    )
+    | FIXED
+)
+"""Written as they are whatever the save precision: fp32, and int64 where they are flags."""
+WITH_DORA = frozenset({"lora", "locon", "loha", "lokr"})
+WITHOUT_ALPHA = frozenset({"ia3", "full", "norm"})
 
 
 def lora_shapes(layer: LayerLike, choice: Choice) -> Shapes:
@@ -67,35 +89,175 @@ def _right_half(sizes: KronShape, rank: Rank, kernel: Kernel, choice: Choice) ->
     return {"lokr_w2_a": (out_k, rank), "lokr_w2_b": (rank, in_n * math.prod(kernel))}
 
 
+def loha_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """Two pairs of factors whose products are multiplied (Hyeon-Woo et al. 2021, arXiv:2108.06098).
+
+    A tucker's outer factors are [d, out], transposed against the plain form.
+    """
+    rank = _number(choice.rank_of(layer.kernel))
+    if choice.tucker and spans(layer.kernel):
+        return {
+            "hada_t1": (rank, rank, *layer.kernel),
+            "hada_w1_a": (rank, layer.out),
+            "hada_w1_b": (rank, layer.in_),
+            "hada_t2": (rank, rank, *layer.kernel),
+            "hada_w2_a": (rank, layer.out),
+            "hada_w2_b": (rank, layer.in_),
+        }
+    inner = (rank, layer.in_ * math.prod(layer.kernel))
+    outer = (layer.out, rank)
+    return {"hada_w1_a": outer, "hada_w1_b": inner, "hada_w2_a": outer, "hada_w2_b": inner}
+
+
+def dylora_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """Those of a LoRA without tucker (Valipour et al. 2022, arXiv:2210.07558)."""
+    return lora_shapes(layer, choice)
+
+
+def ia3_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """One number for each output or input (Liu et al. 2022, arXiv:2205.05638)."""
+    count = layer.in_ if choice.train_on_input else layer.out
+    shape = (1, count, *(1 for _ in layer.kernel)) if layer.kernel else (count,)
+    return {"weight": shape, "on_input": ()}
+
+
+def glora_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """Two pairs of factors, one of them behind the base weight (Chavan et al. 2023, arXiv:2306.07967)."""
+    rank = _number(choice.rank_of(layer.kernel))
+    ones = (1,) * len(layer.kernel)
+    return {
+        "a1.weight": (layer.in_, rank, *ones),
+        "a2.weight": (rank, layer.in_, *ones),
+        "b1.weight": (layer.out, rank, *ones),
+        "b2.weight": (rank, layer.in_, *layer.kernel),
+    }
+
+
+def diag_oft_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """Blocks of outputs that are turned on their own (Qiu et al. 2023, arXiv:2306.07280)."""
+    size, blocks = factorization(layer.out, _number(choice.rank_of(layer.kernel)))
+    return {"oft_blocks": (blocks, size, size)} | _rescale(layer, choice)
+
+
+def boft_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """Stages of turned blocks (Liu et al. 2023, arXiv:2311.06243); raises RecipeError where none fits."""
+    limit = _number(choice.rank_of(layer.kernel))
+    size = butterfly_size(layer.out, limit)
+    if size is None:
+        smallest = smallest_butterfly(layer.out)
+        remedy = (
+            f"Set network.rank to {smallest} or more, or leave this layer out by an override."
+            if smallest
+            else "Leave this layer out by an override: its number of outputs is odd."
+        )
+        raise RecipeError(
+            Problem(
+                f"BOFT has no block of at most {limit} for {layer.out} outputs.",
+                where=layer.path,
+                path="network.rank",
+                remedy=remedy,
+            )
+        )
+    blocks = layer.out // size
+    stages = blocks.bit_length()
+    return {"oft_blocks": (stages, blocks, size, size)} | _rescale(layer, choice)
+
+
+def _rescale(layer: LayerLike, choice: Choice) -> Shapes:
+    return {"rescale": (layer.out, 1, *(1 for _ in layer.kernel))} if choice.rescaled else {}
+
+
+def full_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """The weight's own shape, and the bias' where there is one."""
+    shapes: Shapes = {"diff": (layer.out, layer.in_, *layer.kernel)}
+    return shapes | ({"diff_b": (layer.out,)} if layer.bias else {})
+
+
+def t_lora_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """Three factors and those that they start from (Soboleva et al. 2025, arXiv:2507.05964)."""
+    rank = _number(choice.rank_of(layer.kernel))
+    ones = (1,) * len(layer.kernel)
+    inner = (rank, layer.in_, *layer.kernel)
+    outer = (layer.out, rank, *ones)
+    factors: Shapes = {"q_layer.weight": inner, "p_layer.weight": outer, "lambda_layer": (1, rank)}
+    return factors | dict(zip(BASE_FACTORS, factors.values(), strict=True))
+
+
+def norm_shapes(layer: LayerLike, choice: Choice) -> Shapes:
+    """What is added to weight and bias of a norm layer."""
+    return {"w_norm": (layer.out,), "b_norm": (layer.out,)}
+
+
+def dora_shape(layer: LayerLike, choice: Choice) -> Shape:
+    """Magnitudes of inputs or outputs (Liu et al. 2024, arXiv:2402.09353)."""
+    ones = tuple(1 for _ in layer.kernel)
+    return (1, layer.in_, *ones) if choice.dora == "input" else (layer.out, 1, *ones)
+
+
 ShapesOf = Callable[[LayerLike, Choice], Shapes]
-SHAPES: dict[str, ShapesOf] = {"lora": lora_shapes, "locon": lora_shapes, "lokr": lokr_shapes}
+SHAPES: dict[str, ShapesOf] = {
+    "lora": lora_shapes,
+    "locon": lora_shapes,
+    "loha": loha_shapes,
+    "lokr": lokr_shapes,
+    "ia3": ia3_shapes,
+    "dylora": dylora_shapes,
+    "glora": glora_shapes,
+    "diag-oft": diag_oft_shapes,
+    "boft": boft_shapes,
+    "full": full_shapes,
+    "t-lora": t_lora_shapes,
+    "norm": norm_shapes,
+}
 
 
 def shapes_of(layer: LayerLike, choice: Choice) -> Shapes:
-    """Tensor shapes of one layer's adapter."""
-    return SHAPES[choice.algorithm](layer, choice)
+    """Tensor shapes of one layer's adapter, without alpha; a DoRA's magnitudes last."""
+    shapes = SHAPES[choice.algorithm](layer, choice)
+    dora = choice.dora != "off" and choice.algorithm in WITH_DORA
+    return shapes | ({"dora_scale": dora_shape(layer, choice)} if dora else {})
 
 
-def planned_layers(layers: Iterable[LayerLike], choice: Choice) -> tuple[LayerLike, ...]:
-    """The layers that get an adapter."""
-    return selected(layers, choice.targets, spatial=choice.conv_rank != 0)
+def planned_layers(
+    layers: Iterable[LayerLike], choice: Choice
+) -> tuple[tuple[LayerLike, Choice], ...]:
+    """The layers that get an adapter, each with what was chosen for it."""
+    chosen = selected(layers, choice.targets, spatial=choice.conv_rank != 0)
+    return tuple((layer, choice) for layer in chosen)
 
 
 def planned_tensors(layers: Iterable[LayerLike], choice: Choice) -> dict[str, Shape]:
-    """Every tensor of the network's file with its shape; alpha has the shape ()."""
+    """Every tensor of the network's file with its shape; alpha has the shape ().
+
+    Raises RecipeError with every layer that the choice does not fit.
+    """
     planned: dict[str, Shape] = {}
-    for layer in planned_layers(layers, choice):
+    problems: list[Problem] = []
+    for layer, own in planned_layers(layers, choice):
         name = name_of(layer.component, layer.path)
-        for suffix, shape in shapes_of(layer, choice).items():
+        try:
+            shapes = shapes_of(layer, own)
+        except RecipeError as error:
+            problems += error.problems
+            continue
+        for suffix, shape in shapes.items():
             planned[f"{name}.{suffix}"] = shape
-        planned[f"{name}.alpha"] = ()
+        if own.algorithm not in WITHOUT_ALPHA:
+            planned[f"{name}.alpha"] = ()
+    if problems:
+        raise RecipeError(*problems)
     return planned
 
 
+def module_count(tensors: Iterable[str]) -> int:
+    """Modules of a network, from the names of its tensors."""
+    return len({name.partition(".")[0] for name in tensors})
+
+
 def parameter_count(tensors: Mapping[str, Shape], *, scalar: bool = False) -> int:
-    """Numbers that are trained; a trainable scalar is one more for each module."""
-    weights = sum(math.prod(shape) for name, shape in tensors.items() if not _is_alpha(name))
-    modules = sum(1 for name in tensors if _is_alpha(name))
+    """Numbers that are trained; a trainable scalar is one more for each module that has a scale."""
+    weights = sum(math.prod(shape) for name, shape in tensors.items() if _is_trained(_suffix(name)))
+    modules = sum(1 for name in tensors if _suffix(name) == "alpha")
     return weights + (modules if scalar else 0)
 
 
@@ -103,29 +265,41 @@ def file_bytes(
     tensors: Mapping[str, Shape], precision: str, metadata_bytes: int = USUAL_METADATA_BYTES
 ) -> int:
     """Bytes of the file: tensors exactly, the header without metadata exactly as well."""
-    width = WEIGHT_BYTES[precision]
+    width = {name: _width(_suffix(name), precision) for name in tensors}
     offset = 0
     header: dict[str, object] = {}
     # safetensors puts wider numbers first, then goes by name; the digits of the places depend on it.
-    for name in sorted(tensors, key=lambda name: (width < 4 and not _is_alpha(name), name)):
+    for name in sorted(tensors, key=lambda name: (-width[name], name)):
         shape = tensors[name]
-        size = ALPHA_BYTES if _is_alpha(name) else width * math.prod(shape)
-        dtype = "F32" if _is_alpha(name) or width == 4 else precision.upper().replace("FP", "F")
+        size = width[name] * math.prod(shape)
+        dtype = {8: "I64", 4: "F32"}.get(width[name], precision.upper().replace("FP", "F"))
         header[name] = {"dtype": dtype, "shape": shape, "data_offsets": (offset, offset + size)}
         offset += size
     text = len(json.dumps(header, separators=(",", ":"))) + metadata_bytes
     return 8 + (text + 7) // 8 * 8 + offset
 
 
-def _is_alpha(name: str) -> bool:
-    return name.endswith(".alpha")
+def _suffix(name: str) -> str:
+    return name.partition(".")[2]
+
+
+def _is_trained(suffix: str) -> bool:
+    return suffix != "alpha" and suffix not in FIXED
+
+
+def _width(suffix: str, precision: str) -> int:
+    if suffix in FLAGS:
+        return FLAG_BYTES
+    return EXACT_BYTES if suffix in KEPT_EXACT else WEIGHT_BYTES[precision]
 
 
 def _number(rank: Rank) -> int:
     if rank == "full":
         raise RecipeError(
             Problem(
-                "A LoRA has no full rank.", path="network.rank", remedy="Give a number, 32 say."
+                "This kind of network has no full rank.",
+                path="network.rank",
+                remedy="Give a number, 32 say.",
             )
         )
     return rank

@@ -23,6 +23,11 @@ class RealLayer:
     classes: tuple[str, ...]
     module: nn.Module
 
+    @property
+    def bias(self) -> bool:
+        """Whether the layer has a bias."""
+        return self.module.bias is not None
+
 
 def real_layers(components: Mapping[str, nn.Module]) -> tuple[RealLayer, ...]:
     """Every Linear and Conv2d, in the order of the modules' own lists."""
