@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.data.survey import Survey
     from engine.outputs import Tally
     from engine.settings import Recipe
+from engine.settings.network import asked
 
 
 def file_metadata(recipe: Recipe, training: Training, place: Place, tally: Tally) -> dict[str, str]:
@@ -66,94 +67,143 @@ def _training_keys(
     recipe: Recipe, training: Training, place: Place, tally: Tally
 ) -> dict[str, Any]:
     """The `ss_` keys that A1111, ComfyUI and kohya's tools know."""
-    model, network, order = training.model, recipe.network, training.order
-    found, train, objective = training.survey, recipe.train, recipe.objective
-    comment = recipe.save.comment or recipe.data.trigger
+    model = training.model
     return {
         "session_id": int(tally.started_at * 1000) % 2**32,
         "training_started_at": tally.started_at,
         "training_finished_at": tally.started_at + tally.seconds() - tally.seconds_before,
         "output_name": recipe.run.name,
-        "learning_rate": recipe.optim.lr,
-        "text_encoder_lr": training.rates.get("te", 0.0),
-        "unet_lr": training.rates.get("unet", 0.0),
+        "epoch": place.epoch,
+        "steps": place.step,
+        "training_comment": recipe.save.comment or recipe.data.trigger,
+        "v2": False,
+        "base_model_version": model.base_version,
+        "sd_model_name": None if recipe.model.path is None else recipe.model.path.name,
+        "new_sd_model_hash": model.sha256,
+        "vae_name": None if recipe.model.vae is None else recipe.model.vae.name,
+        "new_vae_hash": model.vae_hash,
+        **_length_keys(recipe, training),
+        **_optim_keys(recipe, training),
+        **_network_keys(recipe),
+        **_objective_keys(recipe, training),
+        **_data_keys(recipe, training),
+    }
+
+
+def _length_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
+    """How long and in what batches."""
+    train, order = recipe.train, training.order
+    return {
         "num_train_images": order.train_samples,
         "num_reg_images": order.reg_samples,
         "num_validation_images": 0,
         "num_batches_per_epoch": sum(row.batches for row in order.bucket_table()),
         "num_epochs": train.epochs,
-        "epoch": place.epoch,
-        "steps": place.step,
+        "max_train_steps": training.total_steps,
         "gradient_checkpointing": train.checkpointing,
         "gradient_accumulation_steps": train.accumulation,
-        "max_train_steps": training.total_steps,
-        "lr_warmup_steps": training.warmup_steps,
-        "lr_scheduler": recipe.schedule.scheduler,
-        "network_module": "networks.lora" if network.algorithm == "lora" else "lycoris.kohya",
-        "network_dim": network.rank,
-        "network_alpha": network.alpha,
-        "network_dropout": network.dropout,
-        "network_args": _network_args(recipe),
-        "mixed_precision": train.precision,
-        "full_fp16": False,
-        "v2": False,
-        "base_model_version": model.base_version,
-        "clip_skip": training.clip_skip,
-        "max_token_length": 75,
-        "cache_latents": recipe.data.cache_latents != "off",
-        "seed": training.seed,
-        "lowram": False,
-        "noise_offset": objective.noise_offset or None,
-        "noise_offset_random_strength": objective.noise_offset_random,
-        "training_comment": comment,
-        "optimizer": recipe.optim.optimizer,
-        "max_grad_norm": recipe.optim.max_grad_norm,
-        "caption_dropout_rate": recipe.data.caption_dropout,
-        "caption_dropout_every_n_epochs": recipe.data.caption_dropout_every,
-        "caption_tag_dropout_rate": recipe.data.tag_dropout,
-        "prior_loss_weight": objective.prior_loss_weight,
-        "min_snr_gamma": objective.min_snr_gamma or None,
-        "scale_weight_norms": network.max_norm or None,
-        "loss_type": "l2",
         "batch_size_per_device": train.batch_size,
         "total_batch_size": (train.batch_size or 1) * train.accumulation,
+        "mixed_precision": train.precision,
+        "full_fp16": False,
+        "lowram": False,
+        "seed": training.seed,
+    }
+
+
+def _optim_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
+    """Rates and optimizer."""
+    return {
+        "learning_rate": recipe.optim.lr,
+        "text_encoder_lr": training.rates.get("te", 0.0),
+        "unet_lr": training.rates.get("unet", 0.0),
+        "lr_warmup_steps": training.warmup_steps,
+        "lr_scheduler": recipe.schedule.scheduler,
+        "optimizer": recipe.optim.optimizer,
+        "max_grad_norm": recipe.optim.max_grad_norm,
+    }
+
+
+def _network_keys(recipe: Recipe) -> dict[str, Any]:
+    """Kind and size of the network."""
+    network = recipe.network
+    return {
+        "network_module": "networks.lora" if network.algorithm == "lora" else "lycoris.kohya",
+        "network_dim": asked(network, "rank"),
+        "network_alpha": asked(network, "alpha"),
+        "network_dropout": asked(network, "dropout"),
+        "network_args": _network_args(recipe),
+        "scale_weight_norms": network.max_norm or None,
+    }
+
+
+def _objective_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
+    """Loss and noise."""
+    objective = recipe.objective
+    return {
+        "clip_skip": training.clip_skip,
+        "max_token_length": 75,
+        "noise_offset": objective.noise_offset or None,
+        "noise_offset_random_strength": objective.noise_offset_random,
+        "prior_loss_weight": objective.prior_loss_weight,
+        "min_snr_gamma": objective.min_snr_gamma or None,
+        "loss_type": "l2",
+    }
+
+
+def _data_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
+    """Pictures, captions and buckets."""
+    data, found = recipe.data, training.survey
+    return {
+        "cache_latents": data.cache_latents != "off",
+        "caption_dropout_rate": data.caption_dropout,
+        "caption_dropout_every_n_epochs": data.caption_dropout_every,
+        "caption_tag_dropout_rate": data.tag_dropout,
         "resolution": str(training.resolution),
         "color_aug": False,
-        "flip_aug": recipe.data.flip,
-        "random_crop": recipe.data.random_crop,
-        "shuffle_caption": recipe.data.shuffle_tags,
-        "enable_bucket": recipe.data.buckets,
-        "bucket_no_upscale": recipe.data.no_upscale,
-        "min_bucket_reso": recipe.data.bucket_min,
-        "max_bucket_reso": recipe.data.bucket_max,
-        "keep_tokens": recipe.data.keep_tokens or 0,
+        "flip_aug": data.flip,
+        "random_crop": data.random_crop,
+        "shuffle_caption": data.shuffle_tags,
+        "enable_bucket": data.buckets,
+        "bucket_no_upscale": data.no_upscale,
+        "min_bucket_reso": data.bucket_min,
+        "max_bucket_reso": data.bucket_max,
+        "keep_tokens": data.keep_tokens or 0,
         "dataset_dirs": _folders(found, reg=False),
         "reg_dataset_dirs": _folders(found, reg=True),
-        "tag_frequency": tag_frequency(found, recipe.data.separator),
+        "tag_frequency": tag_frequency(found, data.separator),
         "bucket_info": _buckets(training),
-        "sd_model_name": None if recipe.model.path is None else recipe.model.path.name,
-        "new_sd_model_hash": model.sha256,
-        "vae_name": None if recipe.model.vae is None else recipe.model.vae.name,
-        "new_vae_hash": model.vae_hash,
     }
+
+
+NETWORK_ARGS = {
+    "conv_dim": "conv_rank",
+    "conv_alpha": "conv_alpha",
+    "use_tucker": "tucker",
+    "use_scalar": "scalar",
+    "rs_lora": "rs_lora",
+    "factor": "factor",
+    "decompose_both": "decompose_both",
+    "unbalanced_factorization": "unbalanced",
+    "block_size": "block_size",
+    "constraint": "constraint",
+    "rescaled": "rescaled",
+    "train_on_input": "train_on_input",
+    "sig_type": "sig_type",
+    "dropout": "dropout",
+    "rank_dropout": "rank_dropout",
+    "module_dropout": "module_dropout",
+}
+"""Options by the names of LyCORIS, and ours for them."""
 
 
 def _network_args(recipe: Recipe) -> dict[str, str]:
     """Options of the network beyond rank and alpha, by the names of LyCORIS."""
     network = recipe.network
-    args = {
-        "algo": network.algorithm,
-        "preset": network.targets,
-        "conv_dim": network.conv_rank,
-        "conv_alpha": network.conv_alpha,
-        "use_tucker": network.tucker,
-        "use_scalar": network.scalar,
-        "rs_lora": network.rs_lora,
-        "factor": getattr(network, "factor", None),
-        "decompose_both": getattr(network, "decompose_both", None),
-        "rank_dropout": network.rank_dropout,
-        "module_dropout": network.module_dropout,
-    }
+    args = {"algo": network.algorithm, "preset": network.targets, "train_norm": network.train_norm}
+    args |= {theirs: asked(network, ours) for theirs, ours in NETWORK_ARGS.items()}
+    if asked(network, "dora", "off") != "off":
+        args |= {"dora_wd": True, "wd_on_output": asked(network, "dora") == "output"}
     return {key: str(value) for key, value in args.items() if value not in (None, False, 0.0)}
 
 

@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import socket
 import struct
 import threading
@@ -346,22 +347,24 @@ def _same_user(client: socket.socket) -> bool:
     return bool(user == os.getuid())
 
 
+KEPT_FILES = ("weights", "targets_file")
+"""Files of the network section that a run keeps a copy of, so that a resume needs nothing outside."""
+
+
 def named_after(recipe: Recipe, folder: Path) -> Recipe:
-    """The recipe with name and place of its run's folder, and with the start file that lies there."""
+    """The recipe with name and place of its run's folder, and with the files kept there."""
     placed = recipe.run.model_copy(update={"name": folder.name, "folder": folder.parent})
-    update: dict[str, Any] = {"run": placed}
-    start = _start_file(recipe, folder)
-    if start is not None:
-        update["network"] = recipe.network.model_copy(update={"weights": start})
-    return recipe.model_copy(update=update)
+    kept = {key: path for key in KEPT_FILES if (path := _kept_file(recipe, key, folder))}
+    network = recipe.network.model_copy(update=kept)
+    return recipe.model_copy(update={"run": placed, "network": network})
 
 
-def _start_file(recipe: Recipe, folder: Path) -> Path | None:
-    """The run's own copy of `network.weights`, whether the recipe names the original or the copy."""
-    if recipe.network.weights is None:
+def _kept_file(recipe: Recipe, key: str, folder: Path) -> Path | None:
+    """The run's own copy of a file, whether the recipe names the original or the copy."""
+    path: Path | None = getattr(recipe.network, key)
+    if path is None:
         return None
-    name = recipe.network.weights.name
-    names = [START_PREFIX + name] + [name] * name.startswith(START_PREFIX)
+    names = [START_PREFIX + path.name] + [path.name] * path.name.startswith(START_PREFIX)
     return next((folder / each for each in names if (folder / each).is_file()), None)
 
 
@@ -379,26 +382,28 @@ def create_run(recipe: Recipe, origins: dict[str, Any] | None = None) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     stem = recipe.run.name or "run"
     folder = _free_folder(root, stem)
-    _copy_start(recipe, folder)
+    _keep_files(recipe, folder)
     write_text(RunFolder(folder).recipe, write_recipe(named_after(recipe, folder)))
     if origins:
         write_text(RunFolder(folder).origins, json.dumps(origins, indent=1, default=str))
     return folder
 
 
-def _copy_start(recipe: Recipe, folder: Path) -> None:
-    """Keep a copy of the file the run starts from, so that a resume needs nothing outside."""
+def _keep_files(recipe: Recipe, folder: Path) -> None:
+    """Keep copies of the files the run starts from; leaves no folder behind where that fails."""
     from engine.checkpoint.atomic import copy_new
 
-    if recipe.network.weights is None:
-        return
-    source = recipe.network.weights.expanduser()
-    try:
-        copy_new(source, folder, START_PREFIX + source.name)
-    except OSError as error:
-        folder.rmdir()
-        what = f"The network file cannot be copied into the run: {error.strerror}."
-        raise RunError(Problem(what, where=str(source), path="network.weights")) from None
+    for key in KEPT_FILES:
+        path: Path | None = getattr(recipe.network, key)
+        if path is None:
+            continue
+        source = path.expanduser()
+        try:
+            copy_new(source, folder, START_PREFIX + source.name)
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            what = f"The file cannot be copied into the run: {error.strerror}."
+            raise RunError(Problem(what, where=str(source), path=f"network.{key}")) from None
 
 
 def stored_recipe(folder: Path, changes: Sequence[str] = ()) -> Recipe:

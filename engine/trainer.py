@@ -87,7 +87,8 @@ def train_step(training: Training, plan: StepPlan, place: Place) -> PendingStep:
     """One optimizer step: the loss is the mean over all samples of all its batches."""
     samples = sum(len(batch_plan.items) for batch_plan in plan.batches)
     lr = set_rates(training.optimizer, training.rates, training.factor(place.step - 1))
-    training.optimizer.zero_grad(set_to_none=True)
+    # Not to None: gradients are views of flat buffers, zeroed in one call each.
+    training.optimizer.zero_grad(set_to_none=False)
     total = torch.zeros((), device=training.device)
     first = 0
     for number, batch_plan in enumerate(plan.batches):

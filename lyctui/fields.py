@@ -16,7 +16,8 @@ from typing import Any, Literal
 from engine.errors import Problem
 from engine.settings import Recipe
 from engine.settings.ask import Level
-from engine.settings.walk import Setting, algorithms, number_text, settings
+from engine.settings.network import Override
+from engine.settings.walk import Setting, algorithms, kind_of, number_text, settings, value_text
 
 __all__ = [
     "FieldError",
@@ -44,9 +45,14 @@ Kind = Literal[
     "lines",
     "pair",
     "folders",
+    "overrides",
     "mixed",
 ]
+MANY_LINES: frozenset[Kind] = frozenset({"lines", "folders", "overrides"})
+"""Kinds with an entry on each line."""
 YES, NO, AUTOMATIC = "yes", "no", ""
+LEAVE_OUT = "leave out"
+OVERRIDE = "mid_block.*: rank=8, alpha=4"
 
 
 class FieldError(ValueError):
@@ -154,6 +160,8 @@ def to_text(form: FormField, value: Any) -> str:
             return (" x " if form.whole else ", ").join(number_text(one) for one in value)
         case "folders":
             return "\n".join(_folder_text(one) for one in value)
+        case "overrides":
+            return "\n".join(_override_text(one) for one in value)
         case _:
             return str(value)
 
@@ -205,6 +213,19 @@ def _folder_text(folder: Any) -> str:
     return f"{said['name']}: {', '.join(parts)}" if parts else str(said["name"])
 
 
+def _override_text(override: Any) -> str:
+    """`mid_block.*: rank=8, alpha=4`, or `conv_in: leave out`."""
+    said = override if isinstance(override, dict) else override.model_dump(exclude_defaults=True)
+    if said.get("exclude"):
+        return f"{said['pattern']}: {LEAVE_OUT}"
+    parts = [
+        f"{key}={(YES if value else NO) if isinstance(value, bool) else value_text(value)}"
+        for key, value in said.items()
+        if key not in ("pattern", "exclude") and value is not None
+    ]
+    return f"{said['pattern']}: {', '.join(parts)}"
+
+
 # text to value ------------------------------------------------------------------------------
 
 
@@ -232,6 +253,8 @@ def from_text(form: FormField, text: str) -> Any:
             return _pair(form, bare)
         case "folders":
             return [_folder(form, line) for line in text.splitlines() if line.strip()]
+        case "overrides":
+            return [_override(form, line) for line in text.splitlines() if line.strip()]
         case _:
             return text.replace("\n", " ") if form.path.endswith(("fix", "separator")) else bare
 
@@ -314,6 +337,36 @@ def _folder_value(form: FormField, key: str, value: str) -> Any:
     return _whole(form, value) if key == "repeats" else _switch(form, value)
 
 
+def _override(form: FormField, line: str) -> dict[str, Any]:
+    """`mid_block.*: rank=8, alpha=4`, or `conv_in: leave out`; the pattern may hold colons."""
+    pattern, colon, rest = line.rpartition(":")
+    if not colon:
+        raise _wrong(form, line.strip(), f"lines such as `{OVERRIDE}` or `conv_in: {LEAVE_OUT}`")
+    if rest.strip().lower() == LEAVE_OUT:
+        return {"pattern": pattern.strip(), "exclude": True}
+    found: dict[str, Any] = {"pattern": pattern.strip()}
+    for part in rest.split(","):
+        key, equals, value = (one.strip() for one in part.partition("="))
+        if key not in Override.model_fields or not equals:
+            raise _wrong(form, line.strip(), f"lines such as `{OVERRIDE}`")
+        kind, _, _ = kind_of(Override.model_fields[key])
+        found[key] = _entry_value(form, kind, value)
+    return found
+
+
+def _entry_value(form: FormField, kind: str, value: str) -> Any:
+    match kind:
+        case "switch":
+            return _switch(form, value)
+        case "number":
+            return _number(form, value)
+        case "whole":
+            return _whole(form, value)
+        case "mixed" if re.match(r"[+-]?\d", value):
+            return _whole(form, value)
+    return value
+
+
 # what is recommended ------------------------------------------------------------------------
 
 
@@ -332,6 +385,6 @@ def suggestion(form: FormField, chosen: Any, recommended: Any, *, differs: bool)
     if not differs or recommended is None or chosen is None:
         return ""
     first, second = to_text(form, recommended), to_text(form, chosen)
-    if first == second or form.kind in ("lines", "folders", "text", "file", "folder"):
+    if first == second or form.kind in MANY_LINES or form.kind in ("text", "file", "folder"):
         return ""
     return f"recommended {first}, you set {second}"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import Problem, UsageError
 from engine.settings.names import find_setting, nearest_key
+from engine.settings.network import asked
 from engine.settings.walk import (
     Setting,
     algorithms,
@@ -46,15 +47,19 @@ PLACEHOLDERS: dict[str, str] = {
     "checkpointing": "train.checkpointing",
     "class_word": "data.class_word",
     "clip_skip": "model.clip_skip",
+    "block_size": "network.block_size",
+    "constraint": "network.constraint",
     "conv_alpha": "network.conv_alpha",
     "conv_rank": "network.conv_rank",
     "cycles": "schedule.cycles",
     "epochs": "train.epochs",
+    "dora": "network.dora",
     "factor": "network.factor",
     "keep_tokens": "data.keep_tokens",
     "lr": "optim.lr",
     "max_grad_norm": "optim.max_grad_norm",
     "max_norm": "network.max_norm",
+    "min_rank": "network.min_rank",
     "min_snr_gamma": "objective.min_snr_gamma",
     "name": "run.name",
     "optimizer": "optim.optimizer",
@@ -72,6 +77,7 @@ PLACEHOLDERS: dict[str, str] = {
     "shuffle_tags": "data.shuffle_tags",
     "state_minutes": "save.state_minutes",
     "targets": "network.targets",
+    "train_norm": "network.train_norm",
     "te_lr": "optim.te_lr",
     "trigger": "data.trigger",
     "unet_lr": "optim.unet_lr",
@@ -264,10 +270,10 @@ def run_numbers(plan: Plan) -> dict[str, str]:
 def _scales(recipe: Any) -> dict[str, str]:
     """Scale of the network and what it makes of the learning rates."""
     network, optim = recipe.network, recipe.optim
-    if not isinstance(network.rank, int) or network.alpha is None:
+    rank, alpha = asked(network, "rank"), asked(network, "alpha")
+    if not isinstance(rank, int) or alpha is None:
         return {}
-    alpha = network.alpha or network.rank
-    scale = alpha / (network.rank**0.5 if network.rs_lora else network.rank)
+    scale = (alpha or rank) / (rank**0.5 if asked(network, "rs_lora") else rank)
     numbers = {"scale": number_text(_short(scale))}
     for name, rate in (("effective_lr", optim.unet_lr), ("effective_te_lr", optim.te_lr)):
         if rate is not None:

@@ -16,7 +16,7 @@ from engine.errors import EngineError, Problem
 from engine.runs import default_runs_folder, list_runs
 from lyctui import text
 from lyctui.draft import Draft, list_drafts
-from lyctui.fields import FieldError, FormField, from_text, to_text
+from lyctui.fields import MANY_LINES, FieldError, FormField, from_text, to_text
 from lyctui.monitor import LiveRun, RunView, WatchedRun, open_run, reopen_run
 from lyctui.presets import list_presets
 from lyctui.recent import recent_models, remember_model
@@ -318,7 +318,7 @@ def _question(talk: Talk, wizard: Wizard, form: FormField, number: str) -> None:
                 raise Back
             case "more":
                 raise More
-        if form.kind in ("lines", "folders"):
+        if form.kind in MANY_LINES:
             answer = answer.replace(" | ", "\n")
         if _take(talk, wizard, form, answer):
             return

@@ -20,6 +20,7 @@ from engine.models.recognise import FAMILY_TITLES, TEXT, UNET, VAE
 CONFIGS_PATH = Path(__file__).parent / "configs"
 CONFIG_KEY = "lyctui.model_config"
 PARTS = ("unet", "vae", "text_encoder")
+SECOND_TEXT = "text_encoder_2"
 TOLD_BY_HEADER = {
     "unet": ("attention_head_dim", "norm_num_groups", "sample_size"),
     "vae": ("norm_num_groups", "sample_size"),
@@ -42,6 +43,8 @@ class Architecture:
     unet: Config
     vae: Config
     text_encoder: Config
+    text_encoder_2: Config | None = None
+    """Where the family has a second one."""
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -55,7 +58,7 @@ class Architecture:
         return int(self.unet["sample_size"]) * factor
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=16)
 def _config_text(family: str, part: str) -> str:
     return (CONFIGS_PATH / family / part / "config.json").read_text("utf-8")
 
@@ -68,7 +71,9 @@ def family_config(family: str, part: str) -> Config:
 
 def full_size(family: str) -> Architecture:
     """The family's own architecture, as published."""
-    return Architecture(family, *(family_config(family, part) for part in PARTS))
+    second = (CONFIGS_PATH / family / SECOND_TEXT).is_dir()
+    parts = (*PARTS, SECOND_TEXT) if second else PARTS
+    return Architecture(family, *(family_config(family, part) for part in parts))
 
 
 def from_tensors(family: str, tensors: Tensors, metadata: Mapping[str, str]) -> Architecture:

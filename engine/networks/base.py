@@ -394,4 +394,6 @@ def fresh_weights(
 
 
 def _attribute(suffix: str) -> str:
-    return suffix.replace(".", "_")
+    name = suffix.replace(".", "_")
+    # A file may call a tensor "weight", which is a method here.
+    return f"{name}_" if hasattr(Adapter, name) else name

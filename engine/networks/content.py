@@ -9,10 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import Problem
+from engine.errors import NetworkFileError, Problem
 from engine.networks.headers import Header, read_header, read_scalars
 from engine.networks.kinds import RANK_FROM, algorithm_of, foreign_kind
-from engine.networks.names import split_key
+from engine.networks.layout_family import family_of_file, untrained_family
+from engine.networks.layouts import (
+    ALPHA,
+    Found,
+    Sorted,
+    alpha_fault,
+    faults,
+    few,
+    sort_out,
+    unknown_module,
+)
+
+NO_KERNEL = frozenset({"oft_blocks", "lambda_layer"})
+"""Tensors whose further axes are no kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +33,10 @@ class Module:
     """One module of a file."""
 
     name: str
+    """As kohya's tools name it, in the style of blocks that the file has."""
     algorithm: str
     rank: int | None
-    """None where both factors of a LoKr are full."""
+    """None where no factor tells one: both factors of a LoKr full, a difference, a rotation."""
     alpha: float | None
     spatial: bool
     """Whether it is a convolution beyond one pixel."""
@@ -43,6 +57,14 @@ class Content:
     foreign: Problem | None
     """What the file is, where it is none that can be trained on."""
     modules: tuple[Module, ...]
+    family: str | None = None
+    """Of the base models it is for: sd1, sd2, sdxl; None where nothing tells."""
+    left_out: tuple[str, ...] = ()
+    """What is of no module, by name, and why."""
+    unknown: tuple[Problem, ...] = ()
+    """Modules that make no known network."""
+    sources: tuple[Found, ...] = ()
+    """The modules with the places of their tensors, those unknown included."""
 
     @property
     def algorithms(self) -> tuple[str, ...]:
@@ -56,28 +78,74 @@ class Content:
 
 
 def read_content(path: Path) -> Content:
-    """Look into a file; raises NetworkFileError where it is not readable at all."""
+    """Look into a file; raises NetworkFileError where it is not readable at all.
+
+    Modules that no algorithm knows are told, not refused.
+    """
     header = read_header(path)
-    groups: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, shape in header.shapes.items():
-        name, suffix = split_key(key)
-        groups.setdefault(name, {})[suffix] = shape
-    alphas = read_scalars(header, lambda key: key.endswith(".alpha"))
+    foreign = foreign_kind(header.shapes)
+    if foreign is not None:
+        return Content(header, foreign, ())
+    found = sort_out(header.shapes, header.metadata)
+    alphas = _alphas(header, found)
     modules = tuple(
-        _module(name, algorithm, group, alphas.get(f"{name}.alpha"))
-        for name, group in groups.items()
-        if (algorithm := algorithm_of(group)) is not None
+        _module(module, algorithm, alphas[module.spelled])
+        for module in found.modules
+        if (algorithm := algorithm_of(module.shapes)) is not None
     )
-    return Content(header, foreign_kind(header.shapes, header.metadata), modules)
+    unknown = [module for module in found.modules if algorithm_of(module.shapes) is None]
+    family = family_of_file(found.modules, header.metadata)
+    problems = tuple(few([unknown_module(module) for module in unknown]))
+    return Content(
+        header,
+        untrained_family(family) or (None if modules else _nothing_known(problems)),
+        modules,
+        family,
+        found.left_out,
+        problems,
+        found.modules,
+    )
 
 
-def _module(
-    name: str, algorithm: str, group: Mapping[str, tuple[int, ...]], alpha: float | None
-) -> Module:
-    rank = next((group[key][0] for key in RANK_FROM if group.get(key)), None)
-    kernels = (shape[2:] for shape in group.values())
+def _nothing_known(unknown: tuple[Problem, ...]) -> Problem:
+    return (
+        unknown[0]
+        if unknown
+        else Problem(
+            "This is no network file that is known; it cannot be trained on.",
+            remedy="Give a LoRA or another network of the LyCORIS family.",
+            path="network.weights",
+        )
+    )
+
+
+def _alphas(header: Header, found: Sorted) -> dict[str, float | None]:
+    """Alpha of each module; raises NetworkFileError where one cannot be."""
+    keys = {
+        module.spelled: module.tensors[ALPHA].key
+        for module in found.modules
+        if ALPHA in module.tensors
+    }
+    values = read_scalars(header, keys.values())
+    problems: list[Problem] = []
+    alphas: dict[str, float | None] = {}
+    for module in found.modules:
+        problems += faults(module)
+        alpha = values.get(keys.get(module.spelled, ""), module.alpha)
+        fault = None if alpha is None else alpha_fault(module, alpha)
+        problems += [fault] if fault is not None else []
+        alphas[module.spelled] = alpha
+    if problems:
+        raise NetworkFileError(*few(problems))
+    return alphas
+
+
+def _module(module: Found, algorithm: str, alpha: float | None) -> Module:
+    shapes = module.shapes
+    rank = next((shapes[key][0] for key in RANK_FROM if shapes.get(key)), None)
+    kernels = (shape[2:] for suffix, shape in shapes.items() if suffix not in NO_KERNEL)
     return Module(
-        name=name,
+        name=module.name,
         algorithm=algorithm,
         rank=rank or None,
         alpha=alpha,

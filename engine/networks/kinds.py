@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from engine.errors import Problem
@@ -76,49 +76,64 @@ def algorithm_of(shapes: Shapes) -> str | None:
 
 OTHER_ALGORITHMS: tuple[tuple[str, str], ...] = (
     ("hada_w1_a", "a LoHa"),
-    ("dora_scale", "a DoRA"),
-    ("lora_magnitude_vector", "a DoRA in the diffusers layout"),
+    ("lokr_w1", "a LoKr"),
+    ("lokr_w1_a", "a LoKr"),
     ("oft_blocks", "an OFT or BOFT"),
-    ("oft_R.weight", "an OFT in the PEFT layout"),
     ("a1.weight", "a GLoRA"),
     ("q_layer.weight", "a T-LoRA"),
     ("on_input", "an (IA)³"),
     ("w_norm", "a network with trained norms"),
     ("diff", "a network of full differences"),
-    ("diff_b", "a network of full differences"),
+    ("lora_down.weight", "a LoRA"),
+    ("lora_up.weight", "a LoRA"),
+    ("dora_scale", "a DoRA"),
 )
+"""What a module is meant to be whose tensors are not those of any algorithm."""
+PEFT_ALGORITHMS: tuple[tuple[str, str], ...] = (
+    (".oft_R.weight", "an OFT in the layout of PEFT and OneTrainer"),
+    (".oft_R", "an OFT in the layout of PEFT and OneTrainer"),
+    (".hada_w1_a", "a LoHa in the layout of PEFT"),
+    (".lokr_w1", "a LoKr in the layout of PEFT"),
+    (".lokr_w1_a", "a LoKr in the layout of PEFT"),
+    (".ia3_l", "an (IA)³ in the layout of PEFT"),
+    (".boft_R", "a BOFT in the layout of PEFT"),
+)
+"""By the end of a tensor's name: scales and rotations of these are not in the file, or other ones."""
 OTHER_LAYOUTS: tuple[tuple[str, str], ...] = (
     ("model.diffusion_model.", "a base model"),
     ("cond_stage_model.", "a base model"),
     ("first_stage_model.", "a base model"),
     ("emb_params", "an embedding"),
     ("string_to_param", "an embedding"),
-    ("base_model.model.", "a LoRA in the PEFT layout"),
-    ("text_encoder.", "a LoRA in the diffusers layout"),
-    ("text_encoder_2.", "a LoRA in the diffusers layout"),
-    ("unet.", "a LoRA in the diffusers layout"),
+    ("clip_l", "an embedding"),
+    ("clip_g", "an embedding"),
     ("transformer.", "a LoRA for a transformer model"),
+    ("lora_transformer_", "a LoRA for a transformer model"),
+    ("diffusion_model.", "a LoRA for a transformer model"),
     ("oft_unet_", "an OFT of kohya's own format"),
-    ("lora_unet_input_blocks_", "a network with the block names of the original layout"),
-    ("lora_unet_output_blocks_", "a network with the block names of the original layout"),
-    ("lora_unet_middle_block_", "a network with the block names of the original layout"),
     ("lora_unet_double_blocks_", "a LoRA for FLUX"),
-    ("lora_te2_", "an SDXL network"),
+    ("lora_unet_joint_blocks_", "a LoRA for Stable Diffusion 3"),
+    ("lora_prior_", "a LoRA for Stable Cascade"),
 )
+"""By the beginning of a tensor's name."""
 
 
-def foreign_kind(shapes: Shapes, metadata: Mapping[str, str]) -> Problem | None:
+def foreign_kind(shapes: Shapes) -> Problem | None:
     """What the file is, where it is nothing that can be read; None where it may be."""
-    what = _layout(shapes) or _algorithm(shapes) or _family(metadata)
-    if what is None and not any(key.startswith(("lora_", "lycoris_")) for key in shapes):
-        what = "no network file that is known"
+    what = _layout(shapes) or _peft_algorithm(shapes)
     if what is None:
         return None
     return Problem(
         f"This is {what}; it cannot be trained on.",
-        remedy="Give a LoRA or LoKr of Stable Diffusion 1 with kohya's names.",
+        remedy="Give a LoRA or another network of the LyCORIS family.",
         path="network.weights",
     )
+
+
+def meant_kind(suffixes: Iterable[str]) -> str | None:
+    """What a module seems to be, in words; for one that `algorithm_of` does not know."""
+    found = frozenset(suffixes)
+    return next((what for suffix, what in OTHER_ALGORITHMS if suffix in found), None)
 
 
 def _layout(shapes: Shapes) -> str | None:
@@ -128,18 +143,9 @@ def _layout(shapes: Shapes) -> str | None:
     return None
 
 
-def _algorithm(shapes: Shapes) -> str | None:
-    suffixes = {key.partition(".")[2] for key in shapes}
-    for suffix, what in OTHER_ALGORITHMS:
-        if suffix in suffixes:
+def _peft_algorithm(shapes: Shapes) -> str | None:
+    for end, what in PEFT_ALGORITHMS:
+        # Modules of one word are those of kohya's and LyCORIS' own files.
+        if any(key.endswith(end) and (key.count(".") > 1 or "oft_R" in end) for key in shapes):
             return what
-    return None
-
-
-def _family(metadata: Mapping[str, str]) -> str | None:
-    version = metadata.get("ss_base_model_version", "")
-    if version.startswith("sdxl"):
-        return "an SDXL network"
-    if version.startswith("sd_v2") or metadata.get("ss_v2") == "True":
-        return "a network of Stable Diffusion 2"
     return None

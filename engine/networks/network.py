@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +14,7 @@ from engine.networks.choice import Choice, Dropouts
 from engine.networks.dropout import Moment
 from engine.networks.maxnorm import NormReport, scale_weight_norms
 from engine.networks.names import name_of
-from engine.networks.presets import selected
+from engine.networks.overrides import resolve
 from engine.networks.shapes import KEPT_EXACT, Shapes, shapes_of
 from engine.networks.table import create
 from engine.networks.targets import RealLayer, real_layers, why_skipped
@@ -167,27 +167,43 @@ class Network:
 
 def build(components: Mapping[str, nn.Module], choice: Choice, *, seed: int) -> Network:
     """A fresh network that changes nothing yet; raises RecipeError with everything that is wrong."""
-    layers = selected(real_layers(components), choice.targets, spatial=choice.conv_rank != 0)
-    reasons = {layer.path: why_skipped(layer) for layer in layers}
-    kept = [layer for layer in layers if reasons[layer.path] is None]
+    chosen = resolve(real_layers(components), choice)
+    reasons = {layer.path: why_skipped(layer) for layer, _ in chosen}
     skipped = [f"{path} is left out: {why}" for path, why in reasons.items() if why is not None]
-    planned = {layer: shapes_of(layer, choice) for layer in kept}
+    planned = _planned([(layer, own) for layer, own in chosen if reasons[layer.path] is None])
     skipped += _check_options(planned, choice)
     setup = Setup(Moment(seed), choice.dropouts)
     members = [
         Member(
             layer.component,
             layer.path,
-            create(name_of(layer.component, layer.path), layer.module, shapes, choice, setup),
+            create(name_of(layer.component, layer.path), layer.module, shapes, own, setup),
         )
-        for layer, shapes in planned.items()
+        for layer, own, shapes in planned
     ]
     return Network(members, setup.moment, skipped)
 
 
-def _check_options(planned: Mapping[RealLayer, Shapes], choice: Choice) -> list[str]:
+Planned = tuple[RealLayer, Choice, Shapes]
+
+
+def _planned(chosen: Iterable[tuple[RealLayer, Choice]]) -> list[Planned]:
+    """Each layer with its shapes; raises RecipeError with every layer that has none."""
+    planned: list[Planned] = []
+    problems: list[Problem] = []
+    for layer, own in chosen:
+        try:
+            planned.append((layer, own, shapes_of(layer, own)))
+        except RecipeError as error:
+            problems += error.problems
+    if problems:
+        raise RecipeError(*problems)
+    return planned
+
+
+def _check_options(planned: Collection[Planned], choice: Choice) -> list[str]:
     """Options that do not fit some modules: errors, or notes where the rest is served."""
-    whole = [layer.path for layer, shapes in planned.items() if _both_whole(shapes)]
+    whole = [layer.path for layer, _, shapes in planned if _both_whole(shapes)]
     if not whole:
         return []
     problems: list[Problem] = []

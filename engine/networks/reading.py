@@ -4,25 +4,68 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
 from engine.errors import NetworkFileError, Problem
-from engine.networks.base import Setup
+from engine.inert import inert
+from engine.networks.base import Adapter, Setup
 from engine.networks.choice import Choice
 from engine.networks.kinds import algorithm_of, foreign_kind
-from engine.networks.names import inert, name_of, name_table, split_key
+from engine.networks.layout_family import family_of_file, family_of_layers, wrong_family
+from engine.networks.layouts import (
+    ALPHA,
+    Found,
+    Shape,
+    Sorted,
+    alpha_fault,
+    faults,
+    few,
+    placed,
+    sort_out,
+    unknown_module,
+)
+from engine.networks.names import file_names, name_table
 from engine.networks.network import Member
-from engine.networks.table import read
+from engine.networks.table import ALGORITHMS, read
 from engine.networks.targets import RealLayer, real_layers
 
+MISFITS = (ValueError, KeyError, IndexError, RuntimeError, TypeError, ArithmeticError)
+"""What tensors of the wrong shapes lead to."""
 
-def grouped(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Module name to its tensors by suffix, in the file's order."""
-    groups: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, suffix = split_key(key)
-        groups.setdefault(name, {})[suffix] = tensor
-    return groups
+
+def sorted_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Sorted:
+    """The modules that a file's tensors make; raises NetworkFileError for a file of another kind."""
+    shapes: dict[str, Shape] = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    foreign = foreign_kind(shapes)
+    if foreign is not None:
+        raise NetworkFileError(foreign)
+    found = sort_out(shapes, metadata)
+    if not found.modules:
+        raise NetworkFileError(Problem("This is no network file that is known."))
+    return found
+
+
+def gathered(module: Found, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A module's tensors by our suffix, in our shapes and with its alpha; no weight is copied."""
+    group = {
+        suffix: tensors[source.key].reshape(source.shape)
+        for suffix, source in module.tensors.items()
+    }
+    if module.alpha is not None:
+        group[ALPHA] = torch.tensor(module.alpha, dtype=torch.float32)
+    return group
+
+
+def grouped(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> dict[str, dict[str, Tensor]]:
+    """Tensors of a file of any layout by module name and our suffix, without a base model.
+
+    Names are kohya's, in the style of blocks that the file has. Raises NetworkFileError.
+    """
+    found = sort_out({key: tuple(tensor.shape) for key, tensor in tensors.items()}, metadata or {})
+    return {module.name: gathered(module, tensors) for module in found.modules}
 
 
 def members_of(
@@ -32,69 +75,54 @@ def members_of(
     setup: Setup,
     choice: Choice | None = None,
 ) -> tuple[list[Member], list[str]]:
-    """Adapters in the model's own order, and the keys that are of no module of a network."""
-    foreign = foreign_kind({key: tuple(tensor.shape) for key, tensor in tensors.items()}, metadata)
-    if foreign is not None:
-        raise NetworkFileError(foreign)
+    """Adapters in the model's own order, and what of the file is left out, in words.
+
+    Raises NetworkFileError with everything that is wrong.
+    """
+    found = sorted_tensors(tensors, metadata)
     layers = {(layer.component, layer.path): layer for layer in real_layers(components)}
-    table = name_table(layers)
-    found: dict[tuple[str, str], tuple[str, dict[str, Tensor]]] = {}
-    problems: list[Problem] = []
-    left_out: list[str] = []
-    for name, group in grouped(tensors).items():
-        place = table.get(name)
-        if place is None:
-            if name.startswith(("lora_", "lycoris_")):
-                problems.append(Problem("The model has no such layer.", where=inert(name)))
-            else:
-                left_out.append(f"{inert(name)} is no part of the network")
-        elif place in found:
-            problems.append(Problem("A layer is named twice.", where=inert(name)))
-        else:
-            found[place] = (name, group)
+    family = family_of_file(found.modules, metadata)
+    stranger = wrong_family(family, family_of_layers(layers.values()))
+    if stranger is not None:
+        raise NetworkFileError(stranger)
+    modules, problems = placed(found.modules, name_table(layers))
+    names = file_names(layers)
     members = []
-    for place in layers:
-        if place in found:
-            member = _member(layers[place], *found[place], setup, choice, problems)
-            if member is not None:
-                members.append(member)
-    if not members and not problems:
-        problems.append(Problem("The file holds no network for this model."))
+    for place, layer in layers.items():
+        if place in modules:
+            module = modules[place]
+            adapter = _adapter(layer, names[place], module, tensors, setup, choice)
+            if isinstance(adapter, Adapter):
+                members.append(Member(*place, adapter))
+            else:
+                problems += adapter
     if problems:
-        raise NetworkFileError(*_few(problems))
-    return members, left_out
+        raise NetworkFileError(*few(problems))
+    return members, list(found.left_out)
 
 
-def _member(
+def _adapter(
     layer: RealLayer,
     name: str,
-    group: Mapping[str, Tensor],
+    module: Found,
+    tensors: Mapping[str, Tensor],
     setup: Setup,
     choice: Choice | None,
-    problems: list[Problem],
-) -> Member | None:
-    algorithm = algorithm_of({suffix: tuple(tensor.shape) for suffix, tensor in group.items()})
-    if algorithm is None:
-        listed = inert(", ".join(sorted(group)))
-        problems.append(Problem(f"These tensors make no known network: {listed}.", inert(name)))
-        return None
-    ours = name_of(layer.component, layer.path)
-    try:
-        adapter = read(algorithm, ours, layer.module, group, setup, choice)
-    except (ValueError, KeyError, IndexError, RuntimeError) as error:
-        problems.append(
-            Problem(f"It does not fit the layer: {inert(str(error))}.", where=inert(name))
-        )
-        return None
-    return Member(layer.component, layer.path, adapter)
-
-
-def _few(problems: list[Problem]) -> list[Problem]:
-    """All problems as far as they can be read; the rest as a number."""
-    if len(problems) <= 5:
+) -> Adapter | list[Problem]:
+    where = inert(module.spelled)
+    algorithm = algorithm_of(module.shapes)
+    if algorithm is None or algorithm not in ALGORITHMS:
+        return [unknown_module(module)]
+    problems = faults(module)
+    if problems:
         return problems
-    rest = Problem(
-        f"And {len(problems) - 5} more of this kind.",
-        remedy="The file is for another base model, or of another kind.",
-    )
-    return [*problems[:5], rest]
+    group = gathered(module, tensors)
+    if ALPHA in group:
+        group[ALPHA] = group[ALPHA].reshape(())
+        fault = alpha_fault(module, float(group[ALPHA]))
+        if fault is not None:
+            return [fault]
+    try:
+        return read(algorithm, name, layer.module, group, setup, choice)
+    except MISFITS as error:
+        return [Problem(f"It does not fit the layer: {inert(str(error))}.", where=where)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from engine.errors import Problem, RecipeError
 from engine.networks.choice import Choice, Kernel, Rank, spans
@@ -19,7 +20,8 @@ from engine.networks.factors import (
     smallest_butterfly,
 )
 from engine.networks.names import name_of
-from engine.networks.presets import LayerLike, selected
+from engine.networks.overrides import resolve
+from engine.networks.presets import LayerLike
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -110,8 +112,39 @@ def loha_shapes(layer: LayerLike, choice: Choice) -> Shapes:
 
 
 def dylora_shapes(layer: LayerLike, choice: Choice) -> Shapes:
-    """Those of a LoRA without tucker (Valipour et al. 2022, arXiv:2210.07558)."""
-    return lora_shapes(layer, choice)
+    """Those of a LoRA without tucker (Valipour et al. 2022, arXiv:2210.07558).
+
+    Raises RecipeError where blocks do not make up the rank.
+    """
+    own = spans(layer.kernel) and choice.conv_rank is not None
+    path = "network.conv_rank" if own else "network.rank"
+    problem = block_problem(_number(choice.rank_of(layer.kernel)), choice.block_size, path)
+    if problem is not None:
+        raise RecipeError(problem)
+    return lora_shapes(layer, replace(choice, tucker=False))
+
+
+def block_problem(rank: int, block_size: int, path: str) -> Problem | None:
+    """Why a DyLoRA's rank is no whole number of blocks, with the nearest that are; None where it is.
+
+    `path` is the setting that holds the rank.
+    """
+    if rank % block_size == 0:
+        return None
+    blocks = [size for size in range(1, rank + 1) if rank % size == 0]
+    near = [max(size for size in blocks if size < block_size)]
+    near += [size for size in blocks if size > block_size][:1]
+    ranks = [number for number in (rank - rank % block_size,) if number > 0]
+    ranks.append(rank - rank % block_size + block_size)
+    return Problem(
+        f"Blocks of {block_size} do not make up the rank {rank}.",
+        path="network.block_size",
+        remedy=f"Set network.block_size to {_either(near)}, or {path} to {_either(ranks)}.",
+    )
+
+
+def _either(numbers: Iterable[int]) -> str:
+    return " or ".join(str(number) for number in numbers)
 
 
 def ia3_shapes(layer: LayerLike, choice: Choice) -> Shapes:
@@ -222,8 +255,7 @@ def planned_layers(
     layers: Iterable[LayerLike], choice: Choice
 ) -> tuple[tuple[LayerLike, Choice], ...]:
     """The layers that get an adapter, each with what was chosen for it."""
-    chosen = selected(layers, choice.targets, spatial=choice.conv_rank != 0)
-    return tuple((layer, choice) for layer in chosen)
+    return resolve(layers, choice)
 
 
 def planned_tensors(layers: Iterable[LayerLike], choice: Choice) -> dict[str, Shape]:
@@ -238,7 +270,7 @@ def planned_tensors(layers: Iterable[LayerLike], choice: Choice) -> dict[str, Sh
         try:
             shapes = shapes_of(layer, own)
         except RecipeError as error:
-            problems += error.problems
+            problems += [one for one in error.problems if one not in problems]
             continue
         for suffix, shape in shapes.items():
             planned[f"{name}.{suffix}"] = shape

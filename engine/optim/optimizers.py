@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 
 from engine.errors import EnvironmentFault, Problem
+from engine.optim.groups import SHAPED, Group, indexed_state, named_state
 
 ADAPTIVE = frozenset({"prodigy"})
 """Optimizers that find the learning rate themselves: rate 1, one rate for all parts."""
+
+
+SMALLEST_OF_8_BITS = 4096
+"""Tensors of fewer numbers keep 32 bits, as bitsandbytes does where it gets them one by one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,37 +27,38 @@ class OptimizerChoice:
     betas: tuple[float, float] | None = None
     eps: float = 1e-8
     d_coef: float = 1.0
+    plus_ratio: float = 1.0
+    """LoRA+ ratio of the up factors' rate; 1 is off."""
     safeguard_warmup: bool = False
 
 
-def build_optimizer(
-    choice: OptimizerChoice,
-    parts: Mapping[str, Sequence[nn.Parameter]],
-    rates: Mapping[str, float],
-) -> torch.optim.Optimizer:
-    """Optimizer with one group for each part ("unet", "te"), named by its `part` key.
+def build_optimizer(choice: OptimizerChoice, groups: Sequence[Group]) -> torch.optim.Optimizer:
+    """Optimizer over these groups; its state_dict holds tensors by name, in their shapes.
 
     A part with rate 0 must not be passed: some optimizers apply one group's rate to all.
     """
-    groups = [
-        {"params": list(parameters), "lr": rates[part], "part": part}
-        for part, parameters in parts.items()
-        if parameters
-    ]
+    optimizer = _built(choice, groups)
+    if choice.name != "adamw8bit":  # that one names its state itself
+        _name_state(optimizer, groups, shaped=choice.name in SHAPED)
+    return optimizer
+
+
+def _built(choice: OptimizerChoice, groups: Sequence[Group]) -> torch.optim.Optimizer:
+    params = [group.as_torch(choice.name) for group in groups]
     betas = choice.betas or (0.9, 0.999)
     match choice.name:
         case "adamw":
             return torch.optim.AdamW(
-                groups,
+                params,
                 betas=betas,
                 eps=choice.eps,
                 weight_decay=0.01 if choice.weight_decay is None else choice.weight_decay,
                 fused=True,
             )
         case "adamw8bit":
-            from bitsandbytes.optim import AdamW8bit
+            from engine.optim.eight_bit import FlatAdamW8bit
 
-            optimizer: torch.optim.Optimizer = AdamW8bit(
+            optimizer: torch.optim.Optimizer = FlatAdamW8bit(
                 groups,
                 betas=betas,
                 eps=choice.eps,
@@ -64,7 +69,7 @@ def build_optimizer(
             from pytorch_optimizer import Prodigy
 
             adaptive: torch.optim.Optimizer = Prodigy(
-                groups,
+                params,
                 betas=betas,
                 eps=choice.eps,
                 d_coef=choice.d_coef,
@@ -77,14 +82,21 @@ def build_optimizer(
     raise EnvironmentFault(Problem(f"There is no optimizer named {choice.name}."))
 
 
+def _name_state(optimizer: torch.optim.Optimizer, groups: Sequence[Group], *, shaped: bool) -> None:
+    optimizer.register_state_dict_post_hook(lambda _, state: named_state(state, groups))
+    optimizer.register_load_state_dict_pre_hook(
+        lambda _, state: indexed_state(state, groups, shaped=shaped)
+    )
+
+
 def set_rates(
     optimizer: torch.optim.Optimizer, rates: Mapping[str, float], factor: float
 ) -> dict[str, float]:
-    """Set this step's learning rate of every group; gives the rates that were set, by part."""
+    """Set this step's learning rate of every group; gives the rate of each part, without LoRA+."""
     current: dict[str, float] = {}
     for group in optimizer.param_groups:
         rate = rates[group["part"]] * factor
-        group["lr"] = rate
+        group["lr"] = rate * group["ratio"]
         current[group["part"]] = rate
     return current
 

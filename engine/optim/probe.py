@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from engine.optim.groups import one_group
 from engine.optim.optimizers import OptimizerChoice, build_optimizer
 
 
@@ -17,9 +18,8 @@ def adamw8bit_works(device: str) -> tuple[bool, str]:
     try:
         # 8-bit states begin at 4096 elements; smaller tensors would test the 32-bit path only.
         weight = nn.Parameter(torch.ones(64, 128, device=device))
-        optimizer = build_optimizer(
-            OptimizerChoice("adamw8bit"), {"probe": [weight]}, {"probe": 1e-2}
-        )
+        group = one_group("probe", 1e-2, weight)
+        optimizer = build_optimizer(OptimizerChoice("adamw8bit"), [group])
         weight.square().sum().backward()  # type: ignore[no-untyped-call]
         optimizer.step()
     except Exception as error:  # any failure at all is the answer, in words

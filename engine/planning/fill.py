@@ -18,6 +18,7 @@ from engine.planning.rules import trained_components
 from engine.planning.start import start_content, start_values
 from engine.runs import default_runs_folder
 from engine.settings import Recipe
+from engine.settings.network import asked
 
 Source = Literal["you", "preset", "detected", "default", "drawn"]
 ADAPTIVE = frozenset({"prodigy"})
@@ -106,6 +107,11 @@ class _Filler:
         """Whether nobody chose the setting's value."""
         section, key = path.split(".")
         return key not in getattr(self.recipe, section).model_fields_set
+
+    def known(self, path: str) -> bool:
+        """Whether the section has such a setting at all: not every algorithm has a rank."""
+        section, _, key = path.partition(".")
+        return key in type(getattr(self.recipe, section)).model_fields
 
     def typed(self, path: str) -> bool:
         """Whether the user gave the setting's value, rather than a preset or nobody."""
@@ -196,7 +202,7 @@ def _start(filler: _Filler) -> None:
         # A value that the other algorithm lacks is one the user contradicts: the plan refuses it.
         if key == "rank" and value == "full" and filler.recipe.network.algorithm != "lokr":
             continue
-        if not filler.typed(f"network.{key}"):
+        if filler.known(f"network.{key}") and not filler.typed(f"network.{key}"):
             filler.put(f"network.{key}", value, "detected", f"as in {weights.name}")
 
 
@@ -219,20 +225,42 @@ def _become(filler: _Filler, algorithm: str) -> None:
     filler.recipe = filler.recipe.model_copy(update={"network": changed})
 
 
+RANKS = {
+    "loha": (16, "guide 003; two pairs of rank 16 reach rank 256 together"),
+    "glora": (16, "two pairs of it are as large as a LoRA of rank 32"),
+    "diag-oft": (32, "blocks of up to 32 outputs"),
+    "boft": (32, "blocks of up to 32 outputs; every width of these models can be cut so"),
+}
+"""Usual rank where it is not that of a LoRA, and why."""
+
+
 def _network(filler: _Filler) -> None:
-    network = filler.recipe.network
-    if network.algorithm == "locon" and filler.unset("network.targets"):
+    algorithm = filler.recipe.network.algorithm
+    if algorithm == "locon" and filler.unset("network.targets"):
         reason = "LoCon adds convolutions; without them it is plain LoRA"
         filler.put("network.targets", "full", "default", reason)
-    family = filler.base.family
-    if network.algorithm == "lokr":
+    if algorithm == "ia3" and filler.unset("network.targets"):
+        reason = "keys, values and the middle of the feed-forward, as its paper has it"
+        filler.put("network.targets", "ia3", "default", reason)
+    if not filler.known("network.rank"):
+        return
+    if algorithm == "lokr":
         filler.fill("network.rank", "full", "default", "guide 003 trains LoKr with full factors")
     else:
-        small = proposals.largest_rank(filler.device, family)
-        if small is not None:
+        small = proposals.largest_rank(filler.device, filler.base.family)
+        rank, why = RANKS.get(algorithm, (32, "guides 002 and 004 start with it"))
+        if small is not None and int(small.value) < rank:
             filler.propose("network.rank", small)
-        filler.fill("network.rank", 32, "default", "guides 002 and 004 start with it")
-    rank = filler.recipe.network.rank
+        filler.fill("network.rank", rank, "default", why)
+    _scale(filler)
+
+
+def _scale(filler: _Filler) -> None:
+    """Alpha, and rank and alpha of convolutions, as far as the algorithm has them."""
+    rank = asked(filler.recipe.network, "rank")
+    if not filler.known("network.alpha"):
+        filler.fill("network.conv_rank", min(rank, 1024), "default", "as the rank")
+        return
     # The optimizer is filled later, but only a chosen one can be adaptive.
     if not isinstance(rank, int):
         filler.fill("network.alpha", 1.0, "default", "no effect where both factors are full")
@@ -241,7 +269,7 @@ def _network(filler: _Filler) -> None:
         filler.fill("network.alpha", float(rank), "default", "the rank, for adaptive optimizers")
     else:
         filler.fill("network.alpha", rank / 2, "default", "half of the rank (guides 000 and 002)")
-    alpha = filler.recipe.network.alpha
+    alpha = asked(filler.recipe.network, "alpha")
     filler.fill("network.conv_rank", min(rank, 1024), "default", "as the rank")
     filler.fill("network.conv_alpha", alpha, "default", "as the alpha")
 
@@ -255,7 +283,9 @@ def _optim(filler: _Filler) -> None:
     else:
         filler.fill("optim.lr", 1e-4, "default", "guides 000 and 002")
     lr = filler.recipe.optim.lr
-    targets = filler.recipe.network.targets
+    network = filler.recipe.network
+    # A person's own choice of layers may hold any part.
+    targets = network.targets if network.targets_file is None else ""
     if targets == "te-only":
         filler.fill("optim.unet_lr", 0.0, "default", "the layers chosen are the text encoder's")
     filler.fill("optim.unet_lr", lr, "default", "the learning rate")

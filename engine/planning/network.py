@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from engine.models.architecture import full_size
 from engine.models.shapes import layer_shapes
-from engine.networks.shapes import file_bytes, parameter_count, planned_tensors
+from engine.networks.shapes import file_bytes, module_count, parameter_count, planned_tensors
 from engine.planning.base import BaseSize
 from engine.planning.rules import network_choice, trained_components
 from engine.settings import Recipe
@@ -29,9 +29,10 @@ def network_size(recipe: Recipe, base: BaseSize) -> NetworkSize:
         for layer in layer_shapes(base.architecture or full_size(base.family))
         if layer.component in trained
     ]
-    tensors = planned_tensors(layers, network_choice(recipe.network))
+    choice = network_choice(recipe.network)
+    tensors = planned_tensors(layers, choice)
     return NetworkSize(
-        modules=sum(name.endswith(".alpha") for name in tensors),
-        parameters=parameter_count(tensors, scalar=recipe.network.scalar),
+        modules=module_count(tensors),
+        parameters=parameter_count(tensors, scalar=choice.scalar),
         file_bytes=file_bytes(tensors, recipe.save.precision),
     )

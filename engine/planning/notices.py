@@ -9,6 +9,7 @@ from engine.planning.fill import ADAPTIVE, Filled
 from engine.planning.rules import trained_components
 from engine.planning.sizes import RunSizes
 from engine.settings import Recipe
+from engine.settings.network import asked
 
 SAFE_SHARE = 0.92
 """Above this share of a card's memory, Windows and WSL spill into RAM without a word."""
@@ -63,8 +64,9 @@ def _settings(recipe: Recipe) -> list[str]:
     )
     if schedule.scheduler == "constant" and warms_up:
         notices.append("The constant schedule begins with the warmup, then stays constant.")
-    if network.alpha == 0 and isinstance(network.rank, int):
-        notices.append(f"network.alpha 0 means the same as the rank: {network.rank}.")
+    rank = asked(network, "rank")
+    if asked(network, "alpha") == 0 and isinstance(rank, int):
+        notices.append(f"network.alpha 0 means the same as the rank: {rank}.")
     if optim.optimizer in ADAPTIVE and 0 < (optim.lr or 0.0) <= 0.1:
         notices.append(
             f"{optim.optimizer} finds the rate itself and multiplies it by optim.lr,"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields, replace
 
 from engine.data.buckets import BucketRules, Placement
 from engine.data.captions import CaptionRules
@@ -12,9 +13,12 @@ from engine.data.order import Order
 from engine.data.survey import Item, SurveyRules
 from engine.errors import Problem, RecipeError
 from engine.networks.choice import Choice, Dropouts
+from engine.networks.overrides import Override
+from engine.networks.presets import preset_of
 from engine.settings import Recipe
 from engine.settings.data import Data
-from engine.settings.network import Lokr, Lora
+from engine.settings.network import Lokr, NetworkSection, asked
+from engine.settings.network import Override as OverrideSetting
 from engine.settings.train import Train
 
 
@@ -73,36 +77,63 @@ def caption_rules(data: Data) -> CaptionRules:
     )
 
 
-def network_choice(network: Lora | Lokr) -> Choice:
+def network_choice(network: NetworkSection) -> Choice:
     """What network is wanted; rank and alpha must be filled."""
-    lokr = network if isinstance(network, Lokr) else Lokr()
-    return Choice(
-        algorithm=network.algorithm,
-        rank=32 if network.rank is None else network.rank,
-        alpha=0.0 if network.alpha is None else network.alpha,
-        targets=network.targets,
-        conv_rank=network.conv_rank,
-        conv_alpha=network.conv_alpha,
-        rs_lora=network.rs_lora,
-        tucker=network.tucker,
-        scalar=network.scalar,
-        factor=lokr.factor,
-        decompose_both=lokr.decompose_both,
-        unbalanced=lokr.unbalanced,
-        dropouts=Dropouts(network.dropout, network.rank_dropout, network.module_dropout),
+    given = {
+        field.name: getattr(network, field.name)
+        for field in fields(Choice)
+        if field.name in type(network).model_fields and field.name not in ("overrides", "targets")
+    }
+    # What has no rank at all trains whole layers; what has no alpha is not scaled.
+    rank = given.pop("rank", "full")
+    alpha = given.pop("alpha", 0.0)
+    choice = Choice(
+        rank=32 if rank is None else rank,
+        alpha=0.0 if alpha is None else alpha,
+        targets=layer_choice(network),
+        dropouts=Dropouts(
+            asked(network, "dropout", 0.0), asked(network, "rank_dropout", 0.0),
+            network.module_dropout,
+        ),
+        **given,
+    )  # fmt: skip
+    overrides = tuple(_override(entry, choice) for entry in network.overrides)
+    return replace(choice, overrides=overrides)
+
+
+def layer_choice(network: NetworkSection) -> str:
+    """Name of the choice of layers, or the file that holds it."""
+    if network.targets_file is not None:
+        return str(network.targets_file.expanduser())
+    return network.targets
+
+
+def _override(entry: OverrideSetting, choice: Choice) -> Override:
+    """One entry of the recipe; a layer that becomes a LoKr has the factor a LoKr usually has."""
+    options = entry.options()
+    if entry.algorithm == "lokr" and choice.algorithm != "lokr":
+        options = {"factor": Lokr().factor} | options
+    return Override(
+        pattern=entry.pattern,
+        exclude=entry.exclude,
+        algorithm=entry.algorithm,
+        rank=entry.rank,
+        alpha=entry.alpha,
+        options=options,
     )
 
 
 def trained_components(recipe: Recipe) -> tuple[str, ...]:
     """Parts of the base that a filled recipe trains: those with layers and a rate above 0."""
-    optim, targets = recipe.optim, recipe.network.targets
+    optim = recipe.optim
+    preset = preset_of(layer_choice(recipe.network))
     common = optim.lr or 0.0
     unet = common if optim.unet_lr is None else optim.unet_lr
     text = common if optim.te_lr is None else optim.te_lr
     parts = []
-    if unet > 0 and targets != "te-only":
+    if unet > 0 and preset.unet:
         parts.append("unet")
-    if text > 0 and not targets.startswith("unet"):
+    if text > 0 and preset.text:
         parts.append("te")
     return tuple(parts)
 

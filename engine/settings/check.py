@@ -12,17 +12,24 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from engine.errors import Problem, RecipeError
+from engine.settings.ask import Section
 from engine.settings.data import Folder
 from engine.settings.names import nearest_choice, nearest_key, nearest_section
+from engine.settings.network import TITLES, Override
 from engine.settings.recipe import RECIPE_VERSION, Recipe
 from engine.settings.rules import rules
-from engine.settings.walk import Setting, algorithms, sections, setting, value_text
+from engine.settings.walk import Setting, algorithms, kind_of, sections, setting, value_text
 
 __all__ = ["nearest_key", "parse", "rules"]
 
 ABOUT = "about"
 """Table of a preset that tells for whom it is; no setting."""
 MOST_SHOWN = 60
+ENTRIES: dict[str, tuple[type[Section], str]] = {
+    "folders": (Folder, '{name = "10_dog", repeats = 3}'),
+    "overrides": (Override, '{pattern = "down_blocks.*", rank = 8}'),
+}
+"""Settings that are lists of tables: what an entry is, and an example."""
 RANGE_RULES = {
     "greater_than_equal": ("at least", "ge"),
     "greater_than": ("above", "gt"),
@@ -138,6 +145,8 @@ def _wrong_kind(row: Setting, value: Any) -> str:
             return "" if _is_pair(value) else _must(row)
         case "folders" if not isinstance(value, (list, tuple)):
             return 'a list of tables such as {name = "10_dog", repeats = 3}'
+        case "overrides" if not isinstance(value, (list, tuple)):
+            return 'a list of tables such as {pattern = "down_blocks.*", rank = 8}'
         case "lines":
             right = isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value)
             return "" if right else "a list of texts"
@@ -187,9 +196,9 @@ def _translated(errors: Sequence[ErrorDetails], data: Mapping[str, Any]) -> list
             problems[path] = _unknown(path, error["input"], data)
         elif row is None:
             problems[path] = Problem(f"{path}: {error['msg']}.", path=path)
-        elif row.kind == "folders":
+        elif row.kind in ENTRIES:
             whole = ".".join(str(part) for part in location)
-            problems[whole] = _folder_problem(error, location)
+            problems[whole] = _entry_problem(error, location, row)
         elif path in problems:
             problems[path] = _problem(row, _written(data, path), _must(row))
         else:
@@ -257,18 +266,17 @@ def _unknown(path: str, value: Any, data: Mapping[str, Any] | None = None) -> Pr
 
 
 def _algorithm_word(name: str) -> str:
-    return {"lora": "LoRA", "locon": "LoCon", "lokr": "LoKr"}.get(name, name)
+    return TITLES.get(name, name)
 
 
-def _folder_problem(error: ErrorDetails, location: tuple[int | str, ...]) -> Problem:
-    """A mistake in one of the entries of data.folders."""
+def _entry_problem(error: ErrorDetails, location: tuple[int | str, ...], row: Setting) -> Problem:
+    """A mistake in one of the entries of a list of tables."""
     place = ".".join(str(part) for part in location)
-    number = (
-        f"Entry {int(location[2]) + 1} of data.folders" if len(location) > 2 else "data.folders"
-    )
+    kind, example = ENTRIES[row.kind]
+    number = f"Entry {int(location[2]) + 1} of {row.path}" if len(location) > 2 else row.path
     key = str(location[3]) if len(location) > 3 else ""
     if error["type"] == "extra_forbidden":
-        known = tuple(Folder.model_fields)
+        known = tuple(kind.model_fields)
         near = nearest_choice(key, known)
         remedy = f"Did you mean {near}?" if near else f"Keys are {', '.join(known)}."
         return Problem(f"{number}: {key} is not a setting.", remedy=remedy, path=place)
@@ -277,11 +285,22 @@ def _folder_problem(error: ErrorDetails, location: tuple[int | str, ...]) -> Pro
     if error["type"] in RANGE_RULES:
         words, name = RANGE_RULES[error["type"]]
         must = f"{words} {value_text(error.get('ctx', {})[name])}"
+    elif key:
+        must = _kind_words(kind, key)
     else:
-        must = {"repeats": "a whole number", "flip": "true or false"}.get(key, "text")
-        must = must if key else 'a table such as {name = "10_dog", repeats = 3}'
+        must = f"a table such as {example}"
     what = f"{number}: {key} must be {must} (you wrote {shown(error['input'])})."
     return Problem(what.replace(":  must", " must"), path=place)
+
+
+def _kind_words(kind: type[Section], key: str) -> str:
+    """What a value of an entry must be."""
+    word, choices, _ = kind_of(kind.model_fields[key])
+    words = {"switch": "true or false", "whole": "a whole number", "number": "a number"}
+    if word in ("choice", "mixed"):
+        number = "a whole number or " if word == "mixed" else ""
+        return f"{number}one of {', '.join(choices)}" if len(choices) > 1 else number + choices[0]
+    return words.get(word, "text")
 
 
 def shown(value: Any) -> str:

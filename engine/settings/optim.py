@@ -43,5 +43,9 @@ class Optim(Section):
     """Smallest denominator of the adaptive step."""
     d_coef: Annotated[float, Gt(0), Le(100), Ask("Prodigy d coefficient", "expert")] = 1.0
     """Multiplies the rate that Prodigy finds."""
+    loraplus_ratio: Annotated[
+        float | None, Gt(0), Le(1000), Ask("LoRA+ ratio", "advanced", blank="off")
+    ] = None
+    """Multiplies the learning rate of the up factors; only networks with an up factor have it."""
     max_grad_norm: Annotated[float, Ge(0), Ask("Gradient clipping", "advanced")] = 1.0
     """Longest gradient that is used whole; 0 switches clipping off."""

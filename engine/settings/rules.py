@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from engine.errors import Problem
+from engine.settings.network import Dylora, Lokr, NetworkSection, TLora, asked
 from engine.settings.recipe import Recipe
 from engine.settings.walk import number_text
 
 ADAPTIVE = frozenset({"prodigy"})
 """Optimizers that find the learning rate themselves."""
+WITH_UP_FACTOR = frozenset({"lora", "locon", "dylora"})
+"""Algorithms for which LoRA+ was made: an up factor that starts at zero."""
 WITHOUT_CONVOLUTIONS = frozenset(
-    {"full-lin", "attn-mlp", "attn-only", "unet-transformer-only", "te-only"}
+    {
+        "full-lin",
+        "attn-mlp",
+        "attn-only",
+        "unet-transformer-only",
+        "unet-up-blocks",
+        "te-only",
+        "ia3",
+    }
 )
 """Choices of layers in which there is no k x k convolution."""
 
@@ -18,7 +29,7 @@ def rules(recipe: Recipe) -> list[Problem]:
     """Everything that contradicts itself in a recipe whose settings are each valid."""
     return [
         problem
-        for rule in (_rates, _timesteps, _network, _text_cache, _data, _name)
+        for rule in (_rates, _loraplus, _timesteps, _network, _text_cache, _data, _name)
         for problem in rule(recipe)
     ]
 
@@ -36,9 +47,10 @@ def trained_rates(recipe: Recipe) -> dict[str, float]:
         "U-Net": optim.unet_lr if optim.unet_lr is not None else lr,
         "text encoder": te,
     }
-    if targets == "te-only":
+    own = recipe.network.targets_file is not None
+    if targets == "te-only" and not own:
         rates.pop("U-Net")
-    if targets.startswith("unet"):
+    if targets.startswith("unet") and not own:
         rates.pop("text encoder")
     return {part: rate for part, rate in rates.items() if rate > 0}
 
@@ -66,6 +78,30 @@ def _rates(recipe: Recipe) -> list[Problem]:
     ]
 
 
+def _loraplus(recipe: Recipe) -> list[Problem]:
+    if recipe.optim.loraplus_ratio is None:
+        return []
+    path = "optim.loraplus_ratio"
+    problems = []
+    if recipe.network.algorithm not in WITH_UP_FACTOR:
+        problems.append(
+            Problem(
+                f"LoRA+ speeds up the up factors, and {recipe.network.algorithm} has none.",
+                remedy="Leave it blank, or set network.algorithm to lora, locon or dylora.",
+                path=path,
+            )
+        )
+    if recipe.optim.optimizer in ADAPTIVE:
+        problems.append(
+            Problem(
+                "LoRA+ needs two learning rates, and Prodigy uses one for everything.",
+                remedy="Leave it blank, or set optim.optimizer to adamw or adamw8bit.",
+                path=path,
+            )
+        )
+    return problems
+
+
 def _timesteps(recipe: Recipe) -> list[Problem]:
     first, last = recipe.objective.min_timestep, recipe.objective.max_timestep
     if first > last:
@@ -86,11 +122,19 @@ def _timesteps(recipe: Recipe) -> list[Problem]:
 
 
 def _network(recipe: Recipe) -> list[Problem]:
-    network = recipe.network
-    problems = []
+    return [
+        problem
+        for rule in (_full_lokr, _tucker, _blocks, _smallest_rank)
+        for problem in rule(recipe.network)
+    ]
+
+
+def _full_lokr(network: NetworkSection) -> list[Problem]:
     # A rank that is left blank becomes "full" for LoKr.
-    full = network.algorithm == "lokr" and not isinstance(network.rank, int)
-    if full and network.rs_lora:
+    if not isinstance(network, Lokr) or isinstance(network.rank, int):
+        return []
+    problems = []
+    if network.rs_lora:
         problems.append(
             Problem(
                 "Rank-stabilised scale has no meaning where both factors of LoKr are full.",
@@ -98,7 +142,7 @@ def _network(recipe: Recipe) -> list[Problem]:
                 path="network.rs_lora",
             )
         )
-    if full and network.rank_dropout > 0:
+    if network.rank_dropout > 0:
         problems.append(
             Problem(
                 "Rank dropout has nothing to drop where both factors of LoKr are full.",
@@ -106,15 +150,49 @@ def _network(recipe: Recipe) -> list[Problem]:
                 path="network.rank_dropout",
             )
         )
-    if network.tucker and network.targets in WITHOUT_CONVOLUTIONS:
-        problems.append(
-            Problem(
-                f"Tucker convolutions need convolutions, and {network.targets} has none.",
-                remedy="Set network.targets to full or unet-only, or switch network.tucker off.",
-                path="network.tucker",
-            )
-        )
     return problems
+
+
+def _tucker(network: NetworkSection) -> list[Problem]:
+    own = network.targets_file is not None
+    if own or not asked(network, "tucker") or network.targets not in WITHOUT_CONVOLUTIONS:
+        return []
+    return [
+        Problem(
+            f"Tucker convolutions need convolutions, and {network.targets} has none.",
+            remedy="Set network.targets to full or unet-only, or switch network.tucker off.",
+            path="network.tucker",
+        )
+    ]
+
+
+def _blocks(network: NetworkSection) -> list[Problem]:
+    if not isinstance(network, Dylora):
+        return []
+    block = network.block_size
+    ranks = {"rank": network.rank or 32, "conv_rank": network.conv_rank or 0}
+    return [
+        Problem(
+            f"DyLoRA draws {block} ranks at a time, and {rank} is no multiple of {block}.",
+            remedy=f"Set network.{key} to {max(1, rank // block) * block}"
+            f" or {(rank // block + 1) * block}, or change network.block_size.",
+            path=f"network.{key}",
+        )
+        for key, rank in ranks.items()
+        if rank % block
+    ]
+
+
+def _smallest_rank(network: NetworkSection) -> list[Problem]:
+    if not isinstance(network, TLora) or network.min_rank <= (network.rank or 32):
+        return []
+    return [
+        Problem(
+            f"The smallest rank must be at most the rank, {network.rank or 32}"
+            f" (you wrote {network.min_rank}).",
+            path="network.min_rank",
+        )
+    ]
 
 
 def _text_cache(recipe: Recipe) -> list[Problem]:

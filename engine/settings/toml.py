@@ -245,7 +245,8 @@ def _item(value: Any) -> Any:
     if isinstance(value, Section):
         table = tomlkit.inline_table()
         for key, inner in value:
-            if inner is not None:
+            # What is as it would be anyway says nothing.
+            if inner != type(value).model_fields[key].default:
                 table.append(key, _item(inner))
         return table
     if isinstance(value, Mapping):

@@ -20,7 +20,7 @@ def read_value(row: Setting, text: str) -> Any:
         return None
     if not bare:
         # Of what cannot be unset, empty text and an empty list are values.
-        empty: dict[str, Any] = {"text": "", "lines": [], "folders": []}
+        empty: dict[str, Any] = {"text": "", "lines": [], "folders": [], "overrides": []}
         return None if row.nullable else empty.get(row.kind)
     match row.kind:
         case "text" | "path" | "choice":

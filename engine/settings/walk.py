@@ -18,11 +18,21 @@ from pydantic.fields import FieldInfo
 
 from engine.settings.ask import Ask, Level, Section
 from engine.settings.data import Folder
-from engine.settings.network import Network
+from engine.settings.network import Network, NetworkSection, Override
 from engine.settings.recipe import Recipe
 
 Kind = Literal[
-    "switch", "whole", "number", "text", "path", "choice", "pair", "lines", "folders", "mixed"
+    "switch",
+    "whole",
+    "number",
+    "text",
+    "path",
+    "choice",
+    "pair",
+    "lines",
+    "folders",
+    "overrides",
+    "mixed",
 ]
 KIND_WORDS: dict[Kind, str] = {
     "switch": "true or false",
@@ -34,6 +44,7 @@ KIND_WORDS: dict[Kind, str] = {
     "pair": "two numbers",
     "lines": "list of texts",
     "folders": "list of folders",
+    "overrides": "list of patterns with settings",
     "mixed": "whole number or word",
 }
 
@@ -146,7 +157,7 @@ def sections() -> dict[str, str]:
     """Every section with the first line of its docstring."""
     found = {}
     for name, arms in _sections():
-        words = (arms[0].__base__.__doc__ if len(arms) > 1 else arms[0].__doc__) or ""
+        words = (NetworkSection.__doc__ if len(arms) > 1 else arms[0].__doc__) or ""
         found[name] = words.strip().splitlines()[0]
     return found
 
@@ -176,11 +187,15 @@ def _rows(algorithm: str) -> tuple[Setting, ...]:
             if algorithm and owners and algorithm not in owners:
                 continue
             # Pydantic lists inherited keys first; an algorithm's own ones are what is asked first.
-            for key in sorted(arm.model_fields, key=lambda key: key not in arm.__annotations__):
+            for key in sorted(arm.model_fields, key=lambda key: _place(arm, key)):
                 row = _row(f"{name}.{key}", arm.model_fields[key], owners)
                 known = rows.get(row.path)
                 rows[row.path] = row if known is None else _joined(known, row)
     return tuple(rows.values())
+
+
+def _place(arm: type[Section], key: str) -> tuple[bool, bool]:
+    return key not in ("algorithm", "rank", "alpha"), key not in arm.__annotations__
 
 
 @lru_cache(maxsize=32)
@@ -256,6 +271,13 @@ SIMPLE: dict[Any, Kind] = {
 }  # fmt: skip
 
 
+def kind_of(info: FieldInfo) -> tuple[Kind, tuple[str, ...], list[Any]]:
+    """Kind, choices and rules of a field of any section."""
+    annotation, _, rules = _core(info.annotation, info.metadata)
+    kind, choices, more = _kind(annotation)
+    return kind, choices, [*rules, *more]
+
+
 def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any]]:
     """Kind, choices, and rules found inside."""
     if annotation in SIMPLE:
@@ -267,6 +289,8 @@ def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any]]:
         item, _, rules = _core(get_args(annotation)[0], [])
         if item is Folder:
             return "folders", (), []
+        if item is Override:
+            return "overrides", (), []
         return ("lines", (), []) if item is str else ("pair", (), rules)
     choices: list[str] = []
     rules = []

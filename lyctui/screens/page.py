@@ -19,7 +19,15 @@ from textual.widgets import Button, Footer, Static
 
 from engine.errors import Problem
 from lyctui import text
-from lyctui.fields import FieldError, FormField, from_text, shown_value, suggestion, to_text
+from lyctui.fields import (
+    MANY_LINES,
+    FieldError,
+    FormField,
+    from_text,
+    shown_value,
+    suggestion,
+    to_text,
+)
 from lyctui.host import Host
 from lyctui.steps import NAMES, page_fields, step
 from lyctui.widgets.arithmetic_line import ArithmeticLine
@@ -28,7 +36,7 @@ from lyctui.widgets.setting_field import Look, SettingField, field_id
 from lyctui.widgets.step_list import StepList, Steps
 from lyctui.wizard import Wizard
 
-TYPED_AT_ONCE = ("text", "whole", "number", "pair", "mixed", "lines", "folders")
+TYPED_AT_ONCE = ("text", "whole", "number", "pair", "mixed", *sorted(MANY_LINES))
 """Kinds whose every keystroke counts; a path counts when it is whole."""
 MOST_PROBLEMS = 4
 

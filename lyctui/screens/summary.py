@@ -14,6 +14,7 @@ from lyctui.wizard import Wizard
 if TYPE_CHECKING:
     from engine.plan import Plan
     from engine.settings import Recipe
+from engine.settings.network import asked
 
 BAR_CELLS = 30
 MOST_NOTICES = 4
@@ -96,17 +97,18 @@ def _data(wizard: Wizard) -> str:
 
 def _network(recipe: Recipe) -> str:
     network = recipe.network
-    size = f"{network.rank}"
-    if network.alpha is not None and isinstance(network.rank, int):
-        size += f"/{number_text(network.alpha)}"
-    factor = getattr(network, "factor", None)
+    rank, alpha = asked(network, "rank"), asked(network, "alpha")
+    size = "" if rank is None else f" {rank}"
+    if alpha is not None and isinstance(rank, int):
+        size += f"/{number_text(alpha)}"
+    factor = asked(network, "factor")
     more = f", factor {factor}" if factor is not None else ""
     parts = [
         name
         for name, rate in (("U-Net", recipe.optim.unet_lr), ("text encoder", recipe.optim.te_lr))
         if rate
     ]
-    return f"{network.algorithm} {size}{more}, {network.targets}, {' + '.join(parts) or 'nothing'}"
+    return f"{network.algorithm}{size}{more}, {network.targets}, {' + '.join(parts) or 'nothing'}"
 
 
 def _optim(recipe: Recipe) -> str:

@@ -15,7 +15,7 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Select, Static, TextArea
 
-from lyctui.fields import FormField
+from lyctui.fields import MANY_LINES, FormField
 from lyctui.text import fit, inert
 from lyctui.widgets.path_input import PathInput
 
@@ -91,7 +91,7 @@ class SettingField(Vertical):
         self._last = look.text
         if form.kind in ("file", "folder", "text"):
             self.add_class("-long")
-        if form.kind in ("lines", "folders"):
+        if form.kind in MANY_LINES:
             self.add_class("-lines")
 
     # building -----------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class SettingField(Vertical):
         form, look = self.form, self.look
         if form.picks:
             return self._select()
-        if form.kind in ("lines", "folders"):
+        if form.kind in MANY_LINES:
             return TextArea(
                 look.text,
                 compact=True,

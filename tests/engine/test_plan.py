@@ -179,6 +179,8 @@ def test_a_full_recipe_is_left_alone_and_none_that_matters_stays_blank():
         "train.max_steps",
         "save.keep_last",
         "save.copy_to",
+        "network.targets_file",
+        "optim.loraplus_ratio",
     }
 
 

@@ -138,6 +138,7 @@ def test_numbers_of_a_plan(planned):
         {name for guide in guides().values() for name in placeholders(guide.here)}
         - set(numbers)
         - {"exposures", "effective_batch", "factor", "file_size"}
+        - {"block_size", "constraint", "min_rank"}  # of other algorithms
     )
     assert missing == set(), "a plan knows every number that the texts use"
     for path in guides():

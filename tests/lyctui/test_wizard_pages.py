@@ -236,7 +236,7 @@ async def test_another_algorithm_asks_its_own_settings() -> None:
         page = app.screen
         assert isinstance(page, WizardPage)
         assert not page.query("#field-network-factor")
-        await pilot.press("3")
+        await pilot.press("4")
         await until(pilot, lambda: page.query("#field-network-factor"))
         assert wizard.effective("network.rank") == "full"
         await pilot.press("2")

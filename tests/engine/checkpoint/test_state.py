@@ -17,13 +17,14 @@ from engine.checkpoint.state import (
     write_state,
 )
 from engine.errors import RunError
+from engine.optim.groups import one_group
 from engine.optim.optimizers import OptimizerChoice, build_optimizer
 
 
 def state(step: int, optimizer: str = "adamw") -> State:
     torch.manual_seed(step)
     parameter = nn.Parameter(torch.randn(64, 128))
-    made = build_optimizer(OptimizerChoice(optimizer), {"unet": [parameter]}, {"unet": 1e-3})
+    made = build_optimizer(OptimizerChoice(optimizer), [one_group("unet", 1e-3, parameter)])
     parameter.square().sum().backward()
     made.step()
     return State(

@@ -52,6 +52,11 @@ def test_a_good_header_is_read(tmp_path: Path) -> None:
         ({"a": tensor([2], -8, 0)}, 8),
         ({"a": tensor([2], 0, 8, "Q8")}, 8),
         ({"a": {"dtype": "F32", "shape": [2]}}, 8),
+        ({"a": tensor([2], 0, 8), "b": tensor([1], 4, 8)}, 8),
+        ({"a": tensor([1], 0, 4), "b": tensor([1], 8, 12), "c": tensor([1], 0, 4)}, 12),
+        ({"a": tensor([1], 4, 8)}, 8),
+        (b'{"a":{"dtype":"F32","shape":[0],"data_offsets":[0,0],"shape":[0]}}', 0),
+        ({"a": tensor([0, 1 << 63], 0, 0)}, 0),
         ({"a": 7}, 0),
         ([1, 2], 0),
         (b"{not json", 0),
@@ -92,6 +97,13 @@ def test_what_is_no_safetensors_is_called_by_its_name(
 def test_metadata_that_is_no_text_is_left_out(tmp_path: Path) -> None:
     entries = {"__metadata__": {"a": 1, "b": "x"}}
     assert read_header(write(tmp_path / "m.safetensors", entries)).metadata == {"b": "x"}
+
+
+def test_a_tensor_of_nothing_may_stand_anywhere(tmp_path: Path) -> None:
+    entries = {"v": tensor([0], 4, 4), "a": tensor([1], 0, 4), "b": tensor([1], 4, 8)}
+    assert set(read_header(write(tmp_path / "m.safetensors", entries, bytes(8))).tensors) == set(
+        "vab"
+    )
 
 
 def test_an_unknown_number_format_is_named(tmp_path: Path) -> None:

@@ -5,32 +5,29 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 from torch import nn
 
 from engine.models.architecture import Architecture, full_size
 from engine.models.detect import inspect_model
 from engine.models.shapes import LayerShape, layer_shapes
 
-CLASSES = {
-    "Transformer2DModel",
-    "ResnetBlock2D",
-    "Downsample2D",
-    "Upsample2D",
-    "Attention",
-    "CLIPAttention",
-    "CLIPMLP",
-}
+CONTAINERS = {"ModuleList", "Sequential"}
 
 
 def real_modules(architecture: Architecture) -> dict[str, nn.Module]:
+    """The parts that a network may change, without weights."""
+    from accelerate import init_empty_weights
     from diffusers import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    with torch.device("meta"):
+    second = architecture.text_encoder_2
+    with init_empty_weights():
         unet = UNet2DConditionModel.from_config(architecture.unet)
         text_encoder = CLIPTextModel(CLIPTextConfig(**architecture.text_encoder))
-    return {"unet": unet, "te": text_encoder}
+        if second is None:
+            return {"unet": unet, "te": text_encoder}
+        other = CLIPTextModelWithProjection(CLIPTextConfig(**second))
+    return {"unet": unet, "te1": text_encoder, "te2": other}
 
 
 def real_shapes(architecture: Architecture) -> list[LayerShape]:
@@ -38,18 +35,23 @@ def real_shapes(architecture: Architecture) -> list[LayerShape]:
     for component, root in real_modules(architecture).items():
         modules = dict(root.named_modules())
         for path, module in modules.items():
-            if not isinstance(module, nn.Linear | nn.Conv2d):
+            if not isinstance(module, nn.Linear | nn.Conv2d | nn.GroupNorm | nn.LayerNorm):
                 continue
+            norm = isinstance(module, nn.GroupNorm | nn.LayerNorm)
             ends = [index for index, letter in enumerate(path) if letter == "."]
             around = [type(modules[path[:end]]).__name__ for end in ends]
-            out, in_, *kernel = module.weight.shape
-            classes = tuple(name for name in around if name in CLASSES)
-            shapes.append(LayerShape(component, path, out, in_, tuple(kernel), classes))
+            classes = tuple(x for x in (type(root).__name__, *around) if x not in CONTAINERS)
+            out, in_, *kernel = (*module.weight.shape, 1) if norm else module.weight.shape
+            bias = module.bias is not None
+            shapes.append(
+                LayerShape(component, path, out, in_, tuple(kernel), classes, bias, norm)  # type: ignore[arg-type]
+            )
     return shapes
 
 
-def test_full_size_equals_the_real_modules() -> None:
-    architecture = full_size("sd1")
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_full_size_equals_the_real_modules(family: str) -> None:
+    architecture = full_size(family)
     assert list(layer_shapes(architecture)) == real_shapes(architecture)
 
 
@@ -60,24 +62,75 @@ def test_tiny_equals_the_real_modules(tiny_file: Path) -> None:
 
 
 @pytest.mark.parametrize("linear", [True, False])
-def test_other_depths_and_projections_equal_the_real_modules(linear: bool) -> None:
+@pytest.mark.parametrize("depths", [2, [1, 2, 3]])
+def test_other_depths_and_projections_equal_the_real_modules(
+    linear: bool, depths: int | list[int]
+) -> None:
     base = full_size("sd1")
     unet = base.unet | {
         "block_out_channels": [32, 64, 96],
         "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
         "up_block_types": ["CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"],
         "layers_per_block": 1,
+        "transformer_layers_per_block": depths,
         "use_linear_projection": linear,
     }
     architecture = Architecture("sd1", unet, base.vae, base.text_encoder)
     assert list(layer_shapes(architecture)) == real_shapes(architecture)
 
 
-def test_counts_of_the_usual_targets() -> None:
-    """The counts that other trainers report for SD1: 192 in transformers, 282 in all, 72 in CLIP-L."""
-    shapes = layer_shapes(full_size("sd1"))
-    unet = [shape for shape in shapes if shape.component == "unet"]
-    assert len(unet) == 282
-    assert sum("Transformer2DModel" in shape.classes for shape in unet) == 192
-    assert sum("Attention" in shape.classes for shape in unet) == 128
-    assert sum(shape.component == "te" for shape in shapes) == 72
+@pytest.mark.parametrize(
+    ("family", "unet", "norms"), [("sd1", 282, 109), ("sd2", 282, 109), ("sdxl", 794, 256)]
+)
+def test_layers_of_the_published_models(family: str, unet: int, norms: int) -> None:
+    """conv_norm_out is one more than the norms that can be trained, SDXL's added embedding two."""
+    shapes = [x for x in layer_shapes(full_size(family)) if x.component == "unet"]
+    assert sum(shape.kind != "norm" for shape in shapes) == unet
+    assert sum(shape.kind == "norm" for shape in shapes) == norms
+
+
+@pytest.mark.parametrize(
+    ("family", "millions"), [("sd1", 859.52), ("sd2", 865.91), ("sdxl", 2567.46)]
+)
+def test_the_layers_hold_all_parameters_of_the_published_unets(
+    family: str, millions: float
+) -> None:
+    """Every weight and bias of these models is in a layer of the table."""
+    shapes = [x for x in layer_shapes(full_size(family)) if x.component == "unet"]
+    total = sum(shape.weights + (shape.out if shape.bias else 0) for shape in shapes)
+    assert round(total / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize(
+    ("family", "component", "millions"),
+    [
+        ("sd1", "te", 123.06),
+        ("sd2", "te", 340.39),
+        ("sdxl", "te1", 123.06),
+        ("sdxl", "te2", 694.66),
+    ],
+)
+def test_the_layers_and_embeddings_hold_all_parameters_of_the_text_encoders(
+    family: str, component: str, millions: float
+) -> None:
+    architecture = full_size(family)
+    config = architecture.text_encoder_2 if component == "te2" else architecture.text_encoder
+    assert config is not None
+    rows = config["vocab_size"] + config["max_position_embeddings"]
+    shapes = [x for x in layer_shapes(architecture) if x.component == component]
+    total = sum(shape.weights + (shape.out if shape.bias else 0) for shape in shapes)
+    assert round((total + rows * config["hidden_size"]) / 1e6, 2) == millions
+
+
+def test_kinds_and_weights_of_single_layers() -> None:
+    shapes = {(x.component, x.path): x for x in layer_shapes(full_size("sdxl"))}
+    block = "down_blocks.2.attentions.1.transformer_blocks.9"
+
+    assert shapes["unet", "conv_in"].kind == "conv"
+    assert shapes["unet", "conv_in"].weights == 320 * 4 * 9
+    assert shapes["unet", f"{block}.attn2.to_k"].in_ == 2048
+    assert not shapes["unet", f"{block}.attn2.to_k"].bias
+    assert shapes["unet", f"{block}.norm2"].kind == "norm"
+    assert shapes["unet", f"{block}.norm2"].weights == 1280
+    assert shapes["te2", "text_projection"].kind == "linear"
+    assert shapes["unet", "add_embedding.linear_1"].in_ == 2816

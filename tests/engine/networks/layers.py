@@ -57,6 +57,12 @@ CHOICES: dict[str, Choice] = {
     "locon tucker": Choice("locon", 4, 2.0, tucker=True),
     "locon tucker scalar rs": Choice("locon", 4, 2.0, tucker=True, scalar=True, rs_lora=True),
     "locon conv rank": Choice("locon", 4, 2.0, conv_rank=2, conv_alpha=3.0),
+    "loha": Choice("loha", 6, 3.0),
+    "loha narrow": Choice("loha", 2, 1.0),
+    "loha alpha 0 rs": Choice("loha", 6, 0.0, rs_lora=True),
+    "loha narrow scalar rs": Choice("loha", 2, 3.0, scalar=True, rs_lora=True),
+    "loha tucker": Choice("loha", 6, 3.0, tucker=True),
+    "loha tucker narrow scalar": Choice("loha", 2, 1.0, tucker=True, scalar=True),
     "lokr full": Choice("lokr", "full", 1.0, factor=4),
     "lokr full even": Choice("lokr", "full", 1.0, factor=-1),
     "lokr full unbalanced": Choice("lokr", "full", 1.0, factor=3, unbalanced=True),
@@ -73,6 +79,37 @@ CHOICES: dict[str, Choice] = {
     "lokr tucker both scalar": Choice(
         "lokr", 1, 3.0, factor=4, tucker=True, decompose_both=True, scalar=True
     ),
+    "lora dora input": Choice("lora", 4, 2.0, dora="input"),
+    "lora dora output": Choice("lora", 4, 2.0, dora="output"),
+    "lora dora output scalar rs": Choice("lora", 4, 2.0, dora="output", scalar=True, rs_lora=True),
+    "locon tucker dora input": Choice("locon", 4, 2.0, tucker=True, dora="input"),
+    "loha dora input": Choice("loha", 6, 3.0, dora="input"),
+    "loha narrow dora output scalar": Choice("loha", 2, 1.0, dora="output", scalar=True),
+    "lokr full dora input": Choice("lokr", "full", 1.0, factor=4, dora="input"),
+    "lokr low dora output scalar": Choice(
+        "lokr", 2, 3.0, factor=2, dora="output", scalar=True
+    ),
+    "dylora": Choice("dylora", 4, 2.0, block_size=2),
+    "dylora single rs": Choice("dylora", 4, 2.0, block_size=1, rs_lora=True),
+    "dylora all learn": Choice("dylora", 6, 2.0, block_size=3, detach_lower=False),
+    "dylora conv rank": Choice("dylora", 4, 2.0, block_size=2, conv_rank=2, conv_alpha=3.0),
+    "glora": Choice("glora", 4, 2.0),
+    "glora rs": Choice("glora", 4, 2.0, rs_lora=True),
+    "glora scalar": Choice("glora", 4, 2.0, scalar=True),
+    "glora conv rank scalar rs": Choice(
+        "glora", 4, 2.0, conv_rank=2, conv_alpha=3.0, scalar=True, rs_lora=True
+    ),
+    "diag-oft": Choice("diag-oft", 4, 1.0),
+    "diag-oft constraint": Choice("diag-oft", 4, 1.0, constraint=0.05),
+    "diag-oft rescaled": Choice("diag-oft", 6, 1.0, rescaled=True),
+    "diag-oft rescaled constraint": Choice("diag-oft", 6, 1.0, rescaled=True, constraint=0.05),
+    "boft": Choice("boft", 18, 1.0),
+    "boft constraint": Choice("boft", 18, 1.0, constraint=0.1),
+    "boft rescaled": Choice("boft", 18, 1.0, rescaled=True),
+    "boft one stage constraint": Choice("boft", 36, 1.0, rescaled=True, constraint=0.1),
+    "ia3": Choice("ia3", "full", 1.0),
+    "ia3 on input": Choice("ia3", "full", 1.0, train_on_input=True),
+    "full": Choice("full", "full", 1.0),
 }
 """Every form of every algorithm, by name."""
 

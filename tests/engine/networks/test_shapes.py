@@ -23,6 +23,8 @@ class Plan:
     in_: int
     kernel: tuple[int, ...] = ()
     classes: tuple[str, ...] = ("Transformer2DModel",)
+    kind: str = "linear"
+    bias: bool = True
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +37,8 @@ def tiny():
 def test_the_plan_is_the_network(tiny, form, tmp_path):
     choice = replace(CHOICES[form], targets="full")
     layers = [
-        Plan(x.component, x.path, x.out, x.in_, x.kernel, x.classes) for x in real_layers(tiny)
+        Plan(x.component, x.path, x.out, x.in_, x.kernel, x.classes, x.kind, x.bias)
+        for x in real_layers(tiny)
     ]
 
     planned = planned_tensors(layers, choice)

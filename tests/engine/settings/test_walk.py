@@ -7,7 +7,7 @@ import pytest
 from engine.settings import Recipe
 from engine.settings.check import parse
 from engine.settings.names import find_setting, nearest_key
-from engine.settings.walk import number_text, sections, setting, settings
+from engine.settings.walk import algorithms, number_text, sections, setting, settings
 
 
 def test_every_field_of_every_section_has_a_row():
@@ -34,17 +34,21 @@ def test_a_row_tells_range_choices_default_and_unit():
     assert side is not None and (side.kind, side.range) == ("pair", "at least 64")
 
 
+def of(algorithm):
+    return {"network": {"algorithm": algorithm}}
+
+
 def test_network_settings_are_those_of_the_algorithm():
-    lora = {row.path for row in settings(parse({"network": {"algorithm": "locon"}}))}
-    lokr = {row.path for row in settings(parse({"network": {"algorithm": "lokr"}}))}
+    lora = {row.path for row in settings(parse(of("locon")))}
+    lokr = {row.path for row in settings(parse(of("lokr")))}
     assert "network.factor" in lokr - lora
     assert "network.rank" in lora & lokr
     one, other = setting("network.rank", "lora"), setting("network.rank", "lokr")
     assert one is not None and (one.kind, one.range) == ("whole", "1 to 1024")
     assert other is not None and (other.kind, other.choices) == ("mixed", ("full",))
     joined = setting("network.algorithm")
-    assert joined is not None and joined.choices == ("lora", "locon", "lokr")
-    assert joined.algorithms == ("lora", "locon", "lokr")
+    assert joined is not None and joined.choices == joined.algorithms == algorithms()
+    assert "network.rank" not in {row.path for row in settings(parse(of("ia3")))}
 
 
 @pytest.mark.parametrize(

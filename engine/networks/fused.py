@@ -1,0 +1,204 @@
+"""A frozen layer and its weight change as one node of the graph that saves the input alone.
+
+Whatever has the weight's size is computed again in backward. Where the numbers of the matrix products
+are fine enough (fp32 and above) the change is added to the base weight: one product serves both. In
+half precision most of a small change would be lost in that sum, so there it is a product of its own.
+
+Shape letters: O outputs, I inputs times the kernel's cells.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn.grad import conv2d_input, conv2d_weight
+
+from engine.networks.base import layer_weight
+
+Pull = Callable[[Tensor], tuple[Tensor, ...]]
+"""From the gradient of a dense change [O, I] to those of its factors."""
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """A dense change made of factors, and its derivative."""
+
+    dense: Callable[..., Tensor]
+    """The change [O, I] from its factors."""
+    again: Callable[..., tuple[Tensor, Pull]]
+    """The change once more, with what leads a gradient back; the pull may write over what it holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """The places of its input that a layer looks at; everything empty for a linear one."""
+
+    shape: torch.Size
+    """Shape of the layer's weight."""
+    stride: tuple[int, ...] = ()
+    padding: tuple[int, ...] = ()
+    dilation: tuple[int, ...] = ()
+
+    def output(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """What a weight of this reach makes of an input."""
+        if self.stride:
+            return F.conv2d(x, weight, bias, self.stride, self.padding, self.dilation)
+        return F.linear(x, weight, bias)
+
+    def add_output(self, out: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """The same added to what is there, in place for a linear layer without another pass."""
+        if self.stride:
+            return out.add_(self.output(x, weight))
+        out.view(-1, out.shape[-1]).addmm_(_rows(x), weight.t())
+        return out
+
+    def input_grad(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """Gradient of the input."""
+        if self.stride:
+            return conv2d_input(x.shape, weight, grad, self.stride, self.padding, self.dilation)
+        return grad @ weight
+
+    def add_input_grad(self, found: Tensor, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+        """The same added to what is there."""
+        if self.stride:
+            return found.add_(self.input_grad(grad, x, weight))
+        found.view(-1, found.shape[-1]).addmm_(_rows(grad), weight)
+        return found
+
+    def weight_grad(self, grad: Tensor, x: Tensor, shape: torch.Size | None = None) -> Tensor:
+        """Gradient of a weight of this reach; `shape` where it has other channels."""
+        if self.stride:
+            shape = self.shape if shape is None else shape
+            return conv2d_weight(x, shape, grad, self.stride, self.padding, self.dilation)
+        return _rows(grad).t() @ _rows(x)
+
+
+def reach_of(layer: nn.Module) -> Reach:
+    """The reach of a linear layer or an ungrouped convolution."""
+    shape = layer_weight(layer).shape
+    if not isinstance(layer, nn.Conv2d):
+        return Reach(shape)
+    padding = layer.padding
+    if isinstance(padding, str):
+        same = padding == "same"
+        padding = tuple(
+            step * (side - 1) // 2 if same else 0
+            for side, step in zip(layer.kernel_size, layer.dilation, strict=True)
+        )
+    return Reach(shape, layer.stride, padding, layer.dilation)
+
+
+def can_fuse(layer: nn.Module) -> bool:
+    """Whether a layer is one that these nodes replace: a plain one whose weight is not trained."""
+    plain = type(layer).forward in (nn.Linear.forward, nn.Conv2d.forward)
+    return plain and not layer_weight(layer).requires_grad
+
+
+def frozen(layer: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a layer in the type of the products."""
+    bias = layer.bias
+    assert bias is None or isinstance(bias, Tensor)
+    return layer_weight(layer).to(dtype), None if bias is None else bias.to(dtype)
+
+
+def folds(dtype: torch.dtype) -> bool:
+    """Whether W + dW keeps a small dW: in bf16 and fp16 it would lose most of one of 1e-4 W."""
+    return dtype.itemsize >= torch.float32.itemsize
+
+
+def rows(reach: Reach, x: Tensor) -> int:
+    """Places of the output: what a layer's matrix products are long."""
+    found = x.numel() // reach.shape[1]
+    return found // math.prod(reach.stride)
+
+
+def moved(dtype: torch.dtype) -> int:
+    """Multiplications that take the time of moving one number through memory.
+
+    Measured with one thread on a Zen 4 core; what is known of GPUs lies at twice that (arithmetic).
+    """
+    return 12 if folds(dtype) else 80
+
+
+def dense_products(dtype: torch.dtype) -> int:
+    """Products of the layer's own size that a dense change adds, forward and backward."""
+    return 1 if folds(dtype) else 3
+
+
+def plainly(device: torch.device) -> torch.autocast:
+    """Autocast off: a change is computed in its parameters' type."""
+    return torch.autocast(device.type, enabled=False)
+
+
+class DenseChange(torch.autograd.Function):
+    """A frozen layer plus a dense change; without a weight, what the change alone adds."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        reach: Reach,
+        product: Product,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        *factors: Tensor,
+    ) -> Tensor:
+        ctx.reach, ctx.product = reach, product
+        ctx.save_for_backward(x, weight, *factors)
+        with plainly(x.device):
+            delta = product.dense(*factors).view(reach.shape)
+            if weight is None:
+                return reach.output(x, delta.to(x.dtype))
+            if folds(x.dtype):
+                return reach.output(x, delta.to(x.dtype).add_(weight), bias)
+            out = reach.output(x, weight, bias).contiguous()
+            return reach.add_output(out, x, delta.to(x.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, *factors = ctx.saved_tensors
+        reach: Reach = ctx.reach
+        with plainly(x.device):
+            delta, pull = ctx.product.again(*factors)
+            x_grad = None
+            if ctx.needs_input_grad[2]:
+                x_grad = _through(reach, grad, x, weight, delta.view(reach.shape))
+            del delta
+            factor_grads = pull(reach.weight_grad(grad, x).flatten(1))
+        return None, None, x_grad, None, None, *factor_grads
+
+
+def _through(
+    reach: Reach, grad: Tensor, x: Tensor, weight: Tensor | None, delta: Tensor
+) -> Tensor:
+    """Gradient of the input through base and change."""
+    change = delta.to(x.dtype)
+    if weight is None:
+        return reach.input_grad(grad, x, change)
+    if folds(x.dtype):
+        return reach.input_grad(grad, x, change.add_(weight))
+    found = reach.input_grad(grad, x, weight).contiguous()
+    return reach.add_input_grad(found, grad, x, change)
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1])
+
+
+def dense_change(
+    layer: nn.Module, product: Product, x: Tensor, factors: tuple[Tensor, ...], *, fused: bool
+) -> Tensor:
+    """The layer with the change (`fused`), or what the change alone adds; `x` in its final type."""
+    weight, bias = frozen(layer, x.dtype) if fused else (None, None)
+    out: Tensor = DenseChange.apply(  # type: ignore[no-untyped-call]
+        reach_of(layer), product, x, weight, bias, *factors
+    )
+    return out

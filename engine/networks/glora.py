@@ -1,0 +1,206 @@
+"""GLoRA (Chavan et al. 2023, arXiv:2306.07967): low-rank factors behind the base weight and beside it.
+
+dW = s * (W a1 a2 + b1 b2); for a convolution W a1 a2 contracts the input channels and keeps the kernel.
+
+W a1 is formed once a pass, which costs as much as d more tokens would. Then both products are narrow and
+the layer's own product is shared with the base. W(x + s a1 a2 x) would need no W a1, but a bf16 sum
+loses what is small beside x, and with it most of an early update.
+
+Shape letters: O outputs, I inputs, D ranks, K cells of the kernel (1 for a linear layer).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.networks.base import (
+    ALPHA,
+    Adapter,
+    Size,
+    Tensors,
+    compute_dtype,
+    convolve,
+    fresh_weights,
+    kernel_of,
+    layer_weight,
+)
+from engine.networks.choice import Choice, spans
+from engine.networks.dropout import activation_mask, sample_rank_mask_BD
+from engine.networks.layouts_glora import A1, A2, B1, B2
+from engine.networks.lora import LoraLinear
+from engine.networks.shapes import Shapes
+
+
+class Glora(Adapter):
+    """Two pairs of factors."""
+
+    starts_at_zero: ClassVar = (A2, B2)
+    scalar_goes_into: ClassVar = (A2, B2)
+    """Both: each product takes the scalar."""
+
+    @classmethod
+    def read_size(cls, layer: nn.Module, tensors: Tensors) -> Size:
+        """The rank is the first axis of a2."""
+        rank = tensors[A2].shape[0]
+        for suffix, shape in _shapes(layer, rank).items():
+            found = tensors[suffix].shape
+            if tuple(found[:2]) != shape[:2] or found.numel() != torch.Size(shape).numel():
+                raise ValueError(f"{suffix} is {list(found)}, not {list(shape)}")
+        alpha = float(tensors[ALPHA]) if ALPHA in tensors else float(rank)
+        return Size(alpha, rank)
+
+    @classmethod
+    def read_weights(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
+        """1 x 1 convolutions may be stored as matrices and the other way round: the layer decides."""
+        shapes = _shapes(layer, tensors[A2].shape[0])
+        return {suffix: tensors[suffix].reshape(shape) for suffix, shape in shapes.items()}
+
+    @classmethod
+    def fresh(
+        cls, name: str, layer: nn.Module, shapes: Shapes, seed: int, choice: Choice
+    ) -> dict[str, Tensor]:
+        """Both second factors start at zero, unless a scalar does."""
+        drawn = fresh_weights(cls, name, shapes, seed, scalar=True)
+        if not choice.scalar:
+            for suffix in cls.starts_at_zero:
+                drawn[suffix].zero_()
+        return drawn
+
+    def delta(self) -> Tensor:
+        """dW = s * (W a1 a2 + b1 b2)."""
+        weight = layer_weight(self.layer)
+        behind_ODK, a2_DI, b1_OD, b2_DIK = self._parts()
+        behind = torch.einsum("odk,di->oik", behind_ODK, a2_DI)
+        beside = torch.einsum("od,dik->oik", b1_OD, b2_DIK)
+        return ((behind + beside) * self.scale()).view(weight.shape)
+
+    def adapted(self, x: Tensor, factor: float) -> Tensor:
+        """As a LoRA of rank 2d with the factors [W a1, b1] and [a2; b2], one node of the graph."""
+        layer = self.layer
+        if not (isinstance(layer, nn.Linear) and self._one_node(layer)):
+            return super().adapted(x, factor)
+        dtype = compute_dtype(x)
+        weight = layer.weight.to(dtype)
+        bias = None if layer.bias is None else layer.bias.to(dtype)
+        down, up = self._joined(weight, factor)
+        out: Tensor = LoraLinear.apply(  # type: ignore[no-untyped-call]
+            x.to(dtype), weight, bias, down, up
+        )
+        return out
+
+    def change(self, x: Tensor, factor: float) -> Tensor:
+        """s * ((W a1)(a2 x) + b1 (b2 x)); the base's bias has no part in it."""
+        dtype = compute_dtype(x)
+        x = x.to(dtype)
+        weight = layer_weight(self.layer).to(dtype)
+        if isinstance(self.layer, nn.Linear):
+            down, up = self._joined(weight, factor)
+            return F.linear(self._dropped(F.linear(x, down)), up)
+        if not spans(kernel_of(self.layer)):
+            down, up = self._joined(weight, factor)
+            return F.conv2d(self._dropped(convolve(self.layer, x, down)), up)
+        behind, b1 = self._outer(weight, factor)
+        hidden = self._dropped_half(F.conv2d(x, self.weight(A2).to(dtype)), "a")
+        change = convolve(self.layer, hidden, behind)
+        hidden = self._dropped_half(convolve(self.layer, x, self.weight(B2).to(dtype)), "b")
+        return change + F.conv2d(hidden, b1)
+
+    def delta_norm(self) -> Tensor:
+        """|A + B|^2 = <A, A> + 2 <A, B> + <B, B>, each from small products of the factors."""
+        behind_ODK, a2_DI, b1_OD, b2_DIK = (part.double() for part in self._parts())
+        behind = torch.einsum("odk,oek->de", behind_ODK, behind_ODK) * (a2_DI @ a2_DI.t())
+        beside = torch.einsum("dik,eik->de", b2_DIK, b2_DIK) * (b1_OD.t() @ b1_OD)
+        both = torch.einsum("odk,oe->dek", behind_ODK, b1_OD) * torch.einsum(
+            "di,eik->dek", a2_DI, b2_DIK
+        )
+        squared = behind.sum() + 2 * both.sum() + beside.sum()
+        norm: Tensor = squared.clamp_min(0).sqrt() * self.scale()
+        return norm.abs()
+
+    def shrink(self, ratio: Tensor) -> None:
+        """The change is linear in a2 and b2 together."""
+        for suffix in (A2, B2):
+            weight = self.weight(suffix)
+            weight.mul_(ratio.to(weight.dtype))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As a file holds it, in the new layout; the scalar goes into a2 and b2."""
+        found = super().tensors()
+        if self.scalar is not None:
+            found[B2] = found[B2] * self.scalar.detach()
+        return found
+
+    def _parts(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """W a1, a2, b1 and b2 with the kernel as one axis, in the parameters' type."""
+        a1, a2, b1, b2 = (self.weight(suffix) for suffix in (A1, A2, B1, B2))
+        behind = _behind(layer_weight(self.layer).to(a1.dtype), a1)
+        behind_ODK, b2_DIK = (part.reshape(*part.shape[:2], -1) for part in (behind, b2))
+        return behind_ODK, a2.flatten(1), b1.flatten(1), b2_DIK
+
+    def _outer(self, weight: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+        """W a1 and b1 with scale and strength, which go in while still fp32."""
+        scale = self.scale() * factor
+        a1, b1 = ((self.weight(suffix) * scale).to(weight.dtype) for suffix in (A1, B1))
+        return _behind(weight, a1), b1
+
+    def _joined(self, weight: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+        """[a2; b2] and [W a1, b1], where the kernel is one cell."""
+        down = torch.cat([self.weight(A2), self.weight(B2)]).to(weight.dtype)
+        return down, torch.cat(self._outer(weight, factor), dim=1)
+
+    def _one_node(self, layer: nn.Linear) -> bool:
+        plain = type(layer).forward is nn.Linear.forward and self.alone()
+        return plain and not layer.weight.requires_grad and not self._drops()
+
+    def _drops(self) -> bool:
+        dropouts = self.setup.dropouts
+        return self.training and (dropouts.activation > 0 or dropouts.rank > 0)
+
+    def _dropped(self, hidden: Tensor) -> Tensor:
+        """Hidden activations of both products side by side, each dropped by itself."""
+        if not self._drops():
+            return hidden
+        axis = self._rank_axis()
+        halves = zip(hidden.chunk(2, axis), "ab", strict=True)
+        return torch.cat([self._dropped_half(half, name) for half, name in halves], axis)
+
+    def _dropped_half(self, hidden: Tensor, half: str) -> Tensor:
+        if not self._drops():
+            return hidden
+        moment, dropouts, name = self.setup.moment, self.setup.dropouts, f"{self.name}.{half}"
+        if dropouts.activation > 0:
+            hidden = hidden * activation_mask(moment, name, dropouts.activation, hidden)
+        if dropouts.rank > 0:
+            axis = self._rank_axis()
+            samples, ranks = hidden.shape[0], hidden.shape[axis]
+            mask_BD = sample_rank_mask_BD(moment, name, dropouts.rank, samples, ranks)
+            shape = [samples] + [1] * (hidden.dim() - 1)
+            shape[axis] = ranks
+            hidden = hidden * mask_BD.to(hidden.device, hidden.dtype).view(shape)
+        return hidden
+
+    def _rank_axis(self) -> int:
+        return -1 if isinstance(self.layer, nn.Linear) else 1
+
+
+def _behind(weight: Tensor, a1: Tensor) -> Tensor:
+    """W a1: [O, D], or [O, D, h, w] of a convolution."""
+    if weight.dim() == 2:
+        return weight @ a1
+    return torch.einsum("oi...,id->od...", weight, a1.flatten(1))
+
+
+def _shapes(layer: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
+    weight, kernel = layer_weight(layer), kernel_of(layer)
+    out, in_ = weight.shape[:2]
+    ones = (1,) * len(kernel)
+    return {
+        A1: (in_, rank, *ones),
+        A2: (rank, in_, *ones),
+        B1: (out, rank, *ones),
+        B2: (rank, in_, *kernel),
+    }

@@ -1,0 +1,397 @@
+"""What Diag-OFT and BOFT share: layers whose outputs are turned by small orthogonal blocks.
+
+W' = D R W, R orthogonal and made of blocks, D the optional rescale. R is never applied as it is: the
+small R - I is, to the layer's output, and the result is added. In half precision R y - y would be
+noise.
+
+Shape letters: N places (tokens or pixels), O outputs, K blocks, S rows of a block. An output is
+[N, O], or [images, O, N] with the outputs before the places.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from engine.networks.base import (
+    ALPHA,
+    Adapter,
+    Size,
+    Tensors,
+    compute_dtype,
+    convolve,
+    kernel_of,
+    layer_weight,
+)
+from engine.networks.choice import Choice
+from engine.networks.shapes import Shapes
+
+BLOCKS, RESCALE, CONSTRAINT = "oft_blocks", "rescale", "constraint"
+SEARCH_STEPS = 12
+FP32_ROOM, HALF_ROOM = 2.0**-22, 2.0**-8
+"""By how much of |B| rounding a clipped B may lift the norm of B - B^T, in fp32 and in bf16."""
+
+Turns: TypeAlias = tuple[Tensor, ...]
+"""For each step what is added to the identity, [K, S, S]; rows y become y + y @ turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One blockwise product: rows lie as (outer, mixed, inner, width), a block has mixed x width."""
+
+    outer: int
+    mixed: int
+    inner: int
+    width: int
+
+    @property
+    def size(self) -> int:
+        """Rows of a block."""
+        return self.mixed * self.width
+
+    def cut(self, y: Tensor) -> Tensor:
+        """Blocks of an output: [K, N, S], or [images K, S, N]. A view where `inner` is 1."""
+        parts = (self.outer, self.mixed, self.inner, self.width)
+        if y.dim() == 2:
+            return y.view(-1, *parts).permute(1, 3, 0, 2, 4).reshape(-1, len(y), self.size)
+        places = y.shape[2]
+        blocks = y.view(-1, *parts, places).permute(0, 1, 3, 2, 4, 5)
+        return blocks.reshape(-1, self.size, places)
+
+    def joined(self, blocks: Tensor, y: Tensor, *, alone: bool = False) -> Tensor:
+        """An output plus blocks at their places; `alone` gives the blocks as an output like y."""
+        parts = (self.outer, self.mixed, self.inner, self.width)
+        if y.dim() == 2:
+            placed = blocks.view(self.outer, self.inner, len(y), self.mixed, self.width)
+            placed = placed.permute(2, 0, 3, 1, 4)
+        else:
+            placed = blocks.view(-1, self.outer, self.inner, self.mixed, self.width, y.shape[2])
+            placed = placed.permute(0, 1, 3, 2, 4, 5)
+        if alone:
+            return placed.reshape(y.shape)
+        return (y.view(-1, *parts, *y.shape[2:]) + placed).view(y.shape)
+
+    def product(self, blocks: Tensor, turn: Tensor, bias: Tensor | None, images: int) -> Tensor:
+        """(y - bias) @ turn, block by block; no pass over the places for the bias."""
+        offset = None if bias is None else -torch.bmm(self.cut(bias[None]), turn)
+        if images:
+            turn = turn.transpose(1, 2).repeat(images, 1, 1)
+            if offset is None:
+                return torch.bmm(turn, blocks)
+            return torch.baddbmm(offset.transpose(1, 2).repeat(images, 1, 1), turn, blocks)
+        if offset is None:
+            return torch.bmm(blocks, turn)
+        return torch.baddbmm(offset, blocks, turn)
+
+    def inner_product(
+        self, blocks: Tensor, grad: Tensor, bias: Tensor | None, images: int
+    ) -> Tensor:
+        """(y - bias)^T @ gradient, summed over all places: [K, S, S]."""
+        if images:
+            found = torch.bmm(blocks, grad.transpose(1, 2))
+            found = found.view(images, -1, self.size, self.size).sum(0)
+            places = None if bias is None else grad.sum(2).view(images, -1, self.size).sum(0)
+        else:
+            found = torch.bmm(blocks.transpose(1, 2), grad)
+            places = None if bias is None else grad.sum(1)
+        if bias is None or places is None:
+            return found
+        return found - self.cut(bias[None]).transpose(1, 2) * places[:, None]
+
+
+def turned_part(y: Tensor, turns: Turns, steps: tuple[Step, ...], bias: Tensor | None) -> Tensor:
+    """(prod (I + turn) - I) applied to y without its bias, in the shape of y.
+
+    The change is carried on its own, so that a small one does not drown in y's rounding.
+    """
+    images = _images(y)
+    part = steps[0].product(steps[0].cut(y), turns[0], bias, images)
+    change = steps[0].joined(part, y, alone=True)
+    for step, turn in zip(steps[1:], turns[1:], strict=True):
+        part = step.product(step.cut(y + change), turn, bias, images)
+        change = step.joined(part, change)
+    return change
+
+
+class Turned(torch.autograd.Function):
+    """y turned by orthogonal steps, as one node.
+
+    Saves its output alone: what a step was given is what it gave, turned back.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, y: Tensor, bias: Tensor | None, steps: tuple[Step, ...], *turns: Tensor
+    ) -> Tensor:
+        cast = tuple(turn.to(y.dtype) for turn in turns)
+        if len(steps) == 1:
+            part = steps[0].product(steps[0].cut(y), cast[0], bias, _images(y))
+            out = steps[0].joined(part, y)
+        else:
+            out = y + turned_part(y, cast, steps, bias)
+        ctx.steps, ctx.types = steps, tuple(turn.dtype for turn in turns)
+        ctx.save_for_backward(out, bias, *cast)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        now, bias, *turns = ctx.saved_tensors
+        grad = grad.contiguous()
+        images = _images(now)
+        turn_grads: list[Tensor] = []
+        for number in reversed(range(len(turns))):
+            step, turn = ctx.steps[number], turns[number]
+            blocks, grads = step.cut(now), step.cut(grad)
+            # Given = gave @ (I + turn)^T, so its product with the gradient needs no pass of its own.
+            met = step.inner_product(blocks, grads, bias, images).to(ctx.types[number])
+            turn_grads.append(met + turn.to(met.dtype) @ met)
+            back = turn.transpose(1, 2)
+            if number > 0 or ctx.needs_input_grad[0]:
+                grad = step.joined(step.product(grads, back, None, images), grad)
+            if number > 0:
+                now = step.joined(step.product(blocks, back, bias, images), now)
+        y_grad = grad if ctx.needs_input_grad[0] else None
+        return y_grad, None, None, *reversed(turn_grads)
+
+
+def _images(y: Tensor) -> int:
+    """How many images an output holds; 0 for rows of tokens."""
+    return len(y) if y.dim() == 3 else 0
+
+
+def skew(blocks: Tensor, limit: float) -> Tensor:
+    """Q = B - B^T; above the limit its norm over all blocks is brought to it. 0 is no limit."""
+    q = blocks - blocks.transpose(-1, -2)
+    if limit <= 0:
+        return q
+    return q * (limit / torch.linalg.vector_norm(q).clamp_min(limit))
+
+
+def cayley(q: Tensor) -> Tensor:
+    """R - I = 2 Q (I - Q)^-1, R orthogonal (Cayley 1846; Qiu et al. 2023, arXiv:2306.07280)."""
+    one = torch.eye(q.shape[-1], dtype=q.dtype, device=q.device)
+    # The plain inverse asks the device whether it went well; I - Q always has one.
+    inverse, _ = torch.linalg.inv_ex(one - q, check_errors=False)
+    turn: Tensor = 2 * q @ inverse
+    return turn
+
+
+def baked(blocks: Tensor, limit: float) -> Tensor:
+    """B times limit / |Q| where |Q| is above the limit by more than rounding; 0 is no limit.
+
+    So what was baked is baked already, also once it went through a file in half precision.
+    """
+    if limit <= 0:
+        return blocks
+    norm = float(torch.linalg.vector_norm(skew(blocks.double(), 0)))
+    halves = (torch.bfloat16, torch.float16)
+    half = any(torch.equal(blocks, blocks.to(dtype).to(blocks.dtype)) for dtype in halves)
+    room = float(torch.linalg.vector_norm(blocks.double())) * (HALF_ROOM if half else FP32_ROOM)
+    return blocks * (limit / norm) if norm > limit + room else blocks
+
+
+def fraction_for(norm_at: Callable[[Tensor], Tensor], whole: Tensor, wanted: Tensor) -> Tensor:
+    """t in [0, 1] with norm_at(t) = wanted, where norm_at(0) = 0 and norm_at(1) = whole >= wanted.
+
+    Keeps a bracket and halves the weight of an end that stays twice (Dowell and Jarratt 1971, the
+    Illinois method): a fixed number of steps, and no wait for the device.
+    """
+    low, high = torch.zeros_like(whole), torch.ones_like(whole)
+    below, above = -wanted, whole - wanted
+    t, was_over = high, None
+    for _ in range(SEARCH_STEPS):
+        t = torch.where(above > below, low - below * (high - low) / (above - below), high)
+        off = norm_at(t) - wanted
+        over = off > 0
+        if was_over is not None:
+            below = torch.where(over & was_over, below / 2, below)
+            above = torch.where(over | was_over, above, above / 2)
+        low, below = torch.where(over, low, t), torch.where(over, below, off)
+        high, above = torch.where(over, t, high), torch.where(over, off, above)
+        was_over = over
+    return t
+
+
+class Rotation(Adapter):
+    """An adapter that turns a layer's outputs in blocks, within a limit, and may rescale them."""
+
+    constraint = 0.0
+    """Norm of Q per output of the layer above which it is clipped; 0 is off."""
+
+    @classmethod
+    @abstractmethod
+    def check_blocks(cls, outputs: int, shape: tuple[int, ...]) -> None:
+        """Raises ValueError where blocks of this shape do not fit the layer's outputs."""
+
+    @abstractmethod
+    def steps(self) -> tuple[Step, ...]:
+        """How the outputs are cut, in the order of the products."""
+
+    @abstractmethod
+    def turns(self, q: Tensor, rescale: Tensor | None) -> Turns:
+        """R - I of each step, or of D R for the last one; fp32 or better."""
+
+    @classmethod
+    def read_size(cls, layer: nn.Module, tensors: Tensors) -> Size:
+        """Alpha tells consumers a limit and no scale; ours is in the blocks, so it is 0."""
+        outputs = layer_weight(layer).shape[0]
+        cls.check_blocks(outputs, tuple(tensors[BLOCKS].shape))
+        if RESCALE in tensors and tensors[RESCALE].numel() != outputs:
+            raise ValueError(f"{RESCALE} has {tensors[RESCALE].numel()} numbers, not {outputs}")
+        return Size(0.0, None)
+
+    @classmethod
+    def read_weights(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
+        """Blocks with the limit of another program's file already applied, and the rescale."""
+        outputs = layer_weight(layer).shape[0]
+        blocks = tensors[BLOCKS].float()
+        limit = float(tensors[ALPHA]) * outputs if ALPHA in tensors else 0.0
+        if limit > 0:
+            norm = float(torch.linalg.vector_norm(skew(blocks.double(), 0)))
+            blocks = blocks * min(1.0, limit / norm) if norm > 0 else blocks
+        found = {BLOCKS: blocks}
+        if RESCALE in tensors:
+            found[RESCALE] = tensors[RESCALE].reshape(_rescale_shape(layer))
+        return found
+
+    @classmethod
+    def fresh(
+        cls, name: str, layer: nn.Module, shapes: Shapes, seed: int, choice: Choice
+    ) -> dict[str, Tensor]:
+        """No turn, and a rescale of 1; nothing is drawn."""
+        return {
+            suffix: torch.zeros(shape) if suffix == BLOCKS else torch.ones(shape)
+            for suffix, shape in shapes.items()
+        }
+
+    @classmethod
+    def written_size(cls, rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Size:
+        """Alpha 0: consumers would clip a second time at any other."""
+        return Size(0.0, None)
+
+    def adopt(self, choice: Choice) -> None:
+        """The limit of the turn."""
+        self.constraint = choice.constraint
+
+    def limit(self) -> float:
+        """Largest Frobenius norm of Q over all blocks together; 0 is none."""
+        return self.constraint * layer_weight(self.layer).shape[0]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The module as a file holds it: blocks within the limit, alpha 0."""
+        found = super().tensors()
+        found[BLOCKS] = baked(found[BLOCKS], self.limit())
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        """Blocks as they are trained, and the limit."""
+        return super().state() | {CONSTRAINT: torch.tensor(self.constraint, dtype=torch.float64)}
+
+    def load_state(self, state: Tensors) -> None:
+        """Exact inverse of `state`."""
+        super().load_state(state)
+        self.constraint = float(state[CONSTRAINT])
+
+    def delta(self) -> Tensor:
+        """dW = (D R - I) W."""
+        rescale = self.weight(RESCALE) if self.has(RESCALE) else None
+        return self._delta(self.weight(BLOCKS), rescale)
+
+    def _delta(self, blocks: Tensor, rescale: Tensor | None) -> Tensor:
+        weight = layer_weight(self.layer)
+        turns = self._turns(blocks, rescale)
+        rows = weight.to(blocks.dtype).reshape(1, weight.shape[0], -1)
+        return turned_part(rows, turns, self.steps(), None).view(weight.shape)
+
+    def _turns(self, blocks: Tensor, rescale: Tensor | None) -> Turns:
+        # Autocast would take these small products to half precision.
+        with torch.autocast(blocks.device.type, enabled=False):
+            q = skew(blocks, self.limit())
+            return self.turns(q, None if rescale is None else rescale.flatten())
+
+    def _own_turns(self) -> Turns:
+        rescale = self.weight(RESCALE) if self.has(RESCALE) else None
+        return self._turns(self.weight(BLOCKS), rescale)
+
+    def change(self, x: Tensor, factor: float) -> Tensor:
+        """m (D R - I) applied to the layer's own output without bias."""
+        layer, dtype = self.layer, compute_dtype(x)
+        weight = layer_weight(layer).to(dtype)
+        x = x.to(dtype)
+        y = F.linear(x, weight) if isinstance(layer, nn.Linear) else convolve(layer, x, weight)
+        return self._part(y, None, factor)
+
+    def adapted(self, x: Tensor, factor: float) -> Tensor:
+        """The layer's output, turned; nothing but the output is kept where R alone turns it."""
+        if not self._plain():
+            return super().adapted(x, factor)
+        y, bias = self.base(x), self.layer.bias
+        assert bias is None or isinstance(bias, Tensor)
+        bias = None if bias is None else bias.to(y.dtype)
+        if factor != 1 or self.has(RESCALE):
+            return y + self._part(y, bias, factor)
+        turned: Tensor = Turned.apply(  # type: ignore[no-untyped-call]
+            self._flat(y), bias, self.steps(), *self._own_turns()
+        )
+        return self._shaped(turned, y)
+
+    def _part(self, y: Tensor, bias: Tensor | None, factor: float) -> Tensor:
+        turns = tuple(turn.to(y.dtype) for turn in self._own_turns())
+        part = turned_part(self._flat(y), turns, self.steps(), bias)
+        return self._shaped(part * factor, y)
+
+    def _plain(self) -> bool:
+        """Whether what lies behind is W x + b, so that its output tells W x."""
+        plain = type(self.layer).forward in (nn.Linear.forward, nn.Conv2d.forward)
+        return plain and self.alone()
+
+    def _flat(self, y: Tensor) -> Tensor:
+        """[N, O], or [images, O, N] where the places of a channel lie together."""
+        if isinstance(self.layer, nn.Linear):
+            return y.reshape(-1, y.shape[-1])
+        if y.is_contiguous():
+            return y.flatten(2)
+        return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
+
+    def _shaped(self, flat: Tensor, y: Tensor) -> Tensor:
+        """Inverse of `_flat` for an output like y."""
+        if isinstance(self.layer, nn.Linear) or flat.dim() == 3:
+            return flat.view(y.shape)
+        images, outputs, height, width = y.shape
+        return flat.view(images, height, width, outputs).permute(0, 3, 1, 2)
+
+    def delta_norm(self) -> Tensor:
+        """|W' - W|, measured on the change itself."""
+        norm: Tensor = torch.linalg.vector_norm(self.delta())
+        return norm
+
+    @torch.no_grad()
+    def shrink(self, ratio: Tensor) -> None:
+        """Turn and rescale less, by the fraction that scales |W' - W| by the ratio."""
+        blocks = self.weight(BLOCKS)
+        rescale = self.weight(RESCALE) if self.has(RESCALE) else None
+
+        def less(t: Tensor) -> tuple[Tensor, Tensor | None]:
+            return blocks * t, None if rescale is None else 1 + (rescale - 1) * t
+
+        def norm_at(t: Tensor) -> Tensor:
+            norm: Tensor = torch.linalg.vector_norm(self._delta(*less(t)))
+            return norm
+
+        whole = self.delta_norm()
+        found_blocks, found_rescale = less(fraction_for(norm_at, whole, whole * ratio))
+        blocks.copy_(torch.where(ratio < 1, found_blocks, blocks))
+        if rescale is not None and found_rescale is not None:
+            rescale.copy_(torch.where(ratio < 1, found_rescale, rescale))
+
+
+def _rescale_shape(layer: nn.Module) -> tuple[int, ...]:
+    return (layer_weight(layer).shape[0], 1, *(1 for _ in kernel_of(layer)))
