@@ -76,6 +76,7 @@ def conduct(
             identity=identity,
             metadata=lambda at: file_metadata(recipe, training, at, tally),
             tally=tally,
+            stop_asked=lambda: control.asked("stop"),
         )
         emit(_started(training, folder, place, lineage.notes))
         for warning in (*training.notices, *lineage.warnings):

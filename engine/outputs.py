@@ -42,6 +42,10 @@ class Tally:
         return self.seconds_before + time.time() - self.started_at
 
 
+class _Interrupted(Exception):
+    """The user waits for the run to stop; pictures can be made again."""
+
+
 class Outputs:
     """Writes what is due. `emit` gets an event for each thing written."""
 
@@ -58,6 +62,7 @@ class Outputs:
         identity: Identity,
         metadata: MetadataAt,
         tally: Tally,
+        stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         self._training = training
         self._folder = folder
@@ -69,6 +74,7 @@ class Outputs:
         self._identity = identity
         self._metadata = metadata
         self.tally = tally
+        self._stop_asked = stop_asked
         self._state_at = time.monotonic()
         self.files: list[str] = [str(folder.path / entry["file"]) for entry in self._manifest()]
 
@@ -212,6 +218,9 @@ class Outputs:
         self._emit(Phase("sampling", 0, len(self._prompts)))
         try:
             paths = self._paint(place)
+        except _Interrupted:
+            self._emit(Warned(f"The pictures of step {place.step} were left out: stop was asked."))
+            return
         except (EngineError, RuntimeError, OSError) as error:
             self._emit(Warned(f"No pictures were made at step {place.step}: {error}"))
             return
@@ -221,7 +230,6 @@ class Outputs:
     def _paint(self, place: Place) -> list[Path]:
         training = self._training
         folder = self._folder.samples / f"{place.step:06d}"
-        folder.mkdir(parents=True, exist_ok=True)
         training.network.eval()
         try:
             pictures = paint(
@@ -235,13 +243,22 @@ class Outputs:
                 clip_skip=training.clip_skip,
                 negative=self._sample.negative,
                 on_picture=lambda done: self._emit(Phase("sampling", done, len(self._prompts))),
+                at_timestep=self._at_timestep,
             )
         finally:
+            training.network.at_timesteps(None)
             training.network.train()
+        # Made only now, so that pictures which were broken off are made after a resume.
+        folder.mkdir(parents=True, exist_ok=True)
         return [
             write_picture(folder, picture, prompt_index=index, step=place.step)
             for index, picture in enumerate(pictures)
         ]
+
+    def _at_timestep(self, timestep: torch.Tensor) -> None:
+        if self._stop_asked():
+            raise _Interrupted
+        self._training.network.at_timesteps(timestep.reshape(1))
 
     def _check_room(self, needed: int) -> None:
         import shutil

@@ -44,6 +44,9 @@ class Shot:
     sampler: str = SAMPLER
 
 
+AtTimestep = Callable[[Tensor], None]
+
+
 def paint(
     model: BaseModel,
     prompts: Sequence[Prompt],
@@ -56,8 +59,11 @@ def paint(
     clip_skip: int = 1,
     negative: str = "",
     on_picture: Callable[[int], None] | None = None,
+    at_timestep: AtTimestep | None = None,
 ) -> list[Image.Image]:
     """A picture for each prompt; `on_picture(done)` after each. The n-th has the seed `seed` + n.
+
+    `at_timestep` hears of each timestep before it is predicted, and may raise to break off.
 
     Each is made alone, so a picture does not depend on its neighbours, and draws only from its own
     generator. A picture's `info` tells how it was made.
@@ -74,16 +80,16 @@ def paint(
             guidance=guidance if prompt.guidance is None else prompt.guidance,
             clip_skip=clip_skip,
         )
-        pictures.append(paint_one(model, shot))
+        pictures.append(paint_one(model, shot, at_timestep))
         if on_picture is not None:
             on_picture(index + 1)
     return pictures
 
 
 @torch.no_grad()
-def paint_one(model: BaseModel, shot: Shot) -> Image.Image:
+def paint_one(model: BaseModel, shot: Shot, at_timestep: AtTimestep | None = None) -> Image.Image:
     """One picture."""
-    latents_BCHW = sample_latents(model, shot)
+    latents_BCHW = sample_latents(model, shot, at_timestep)
     pixels_BCHW = model.decode_latents(latents_BCHW)
     if not bool(torch.isfinite(pixels_BCHW).all()):
         raise TrainingError(
@@ -99,7 +105,7 @@ def paint_one(model: BaseModel, shot: Shot) -> Image.Image:
 
 
 @torch.no_grad()
-def sample_latents(model: BaseModel, shot: Shot) -> Tensor:
+def sample_latents(model: BaseModel, shot: Shot, at_timestep: AtTimestep | None = None) -> Tensor:
     """Scaled latents of one picture, shape (1, C, H, W)."""
     scheduler = model.scheduler()
     scheduler.set_timesteps(shot.steps)
@@ -111,6 +117,8 @@ def sample_latents(model: BaseModel, shot: Shot) -> Tensor:
     captions = [shot.negative, shot.prompt] if guided else [shot.prompt]
     conditioning = model.encode_text(captions, shot.clip_skip)
     for timestep in scheduler.timesteps:
+        if at_timestep is not None:
+            at_timestep(timestep)
         prediction_BCHW = guided_prediction(
             model, latents_BCHW, timestep, conditioning, shot.guidance if guided else None
         )

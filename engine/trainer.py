@@ -134,6 +134,8 @@ def batch_loss(training: Training, batch: Batch, step: int, first: int) -> Tenso
         step=step,
         samples=places,
     ).to(device)
+    # Before the captions are encoded: checkpointing repeats that pass with the same masks.
+    training.network.at_timesteps(timesteps_B)
     alphas_B = training.alphas_cumprod[timesteps_B]
     noisy_BCHW = noises.add_noise(latents_BCHW, noise_BCHW, alphas_B)
     with training.autocast():

@@ -66,6 +66,8 @@ class Choice:
     use_data_init: bool = True
     min_rank: int = 1
     mask_alpha: float = 1.0
+    orthogonality: float = 0.0
+    """T-LoRA: weight of the term that keeps its factors orthogonal; 0 is off."""
     train_norm: bool = False
     """Whether the norms inside the targeted blocks are trained too."""
     overrides: tuple[Override, ...] = ()

@@ -11,7 +11,6 @@ Shape letters: N rows, O outputs, I inputs, K cells of the kernel, D ranks.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Literal, Self
 
 import torch
@@ -217,17 +216,19 @@ class Dora(Adapter):
         """The magnitudes go into the small factor on their side of the work."""
         dtype = compute_dtype(x)
         gain = self.gain()
-        down, up = inner.weight(DOWN), inner.weight(UP) * (inner.scale() * factor)
-        node: Callable[..., Tensor]
+        down: Tensor = inner.weight(DOWN)
+        up: Tensor = inner.weight(UP) * (inner.scale() * factor)
+        node: type[torch.autograd.Function] = OutputMagnitudes
         if self.axis == "input":
-            down, node = down * gain, InputMagnitudes.apply
+            down, node = down * gain, InputMagnitudes
         else:
-            up, node = up * gain[:, None], OutputMagnitudes.apply
+            up = up * gain[:, None]
         bias = None if layer.bias is None else layer.bias.to(dtype)
-        less_one = (gain - 1) * factor
-        return node(
-            x.to(dtype), layer.weight.to(dtype), bias, less_one, down.to(dtype), up.to(dtype)
+        weight, less_one = layer.weight.to(dtype), (gain - 1) * factor
+        out: Tensor = node.apply(  # type: ignore[no-untyped-call]
+            x.to(dtype), weight, bias, less_one, down.to(dtype), up.to(dtype)
         )
+        return out
 
     def _one_node(self, layer: nn.Linear) -> bool:
         dropouts = self.setup.dropouts

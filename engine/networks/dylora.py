@@ -9,9 +9,11 @@ The draw is a mask over the ranks: slices would change shapes from step to step.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from engine.draws import rng
 from engine.networks.base import ALPHA, Size, Tensors
@@ -20,13 +22,39 @@ from engine.networks.dropout import Moment
 from engine.networks.lora import DOWN, MID, UP, Lora
 
 
+class CutFactors(torch.autograd.Function):
+    """Down and up for the products: ranks beyond the drawn are zero, only some of the rest learn."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        down: Tensor,
+        up: Tensor,
+        drawn_D: Tensor,
+        learning_D: Tensor,
+        scale: float,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(learning_D)
+        ctx.scale, ctx.dtype = scale, up.dtype
+        return down.to(dtype), (up * _on_axis(drawn_D, 1, up) * scale).to(dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, down_grad: Tensor, up_grad: Tensor) -> tuple[Tensor | None, ...]:
+        (learning_D,) = ctx.saved_tensors
+        down_grad = down_grad.to(ctx.dtype) * _on_axis(learning_D, 0, down_grad)
+        up_grad = up_grad.to(ctx.dtype) * _on_axis(learning_D, 1, up_grad) * ctx.scale
+        return down_grad, up_grad, None, None, None, None
+
+
 class Dylora(Lora):
     """Two factors, cut to as many ranks as the pass has drawn."""
 
     block_size = 1
     """Ranks that are drawn together."""
     detach_lower = True
-    """Whether only the last drawn block learns (section 3 of the paper), or all that are drawn."""
+    """Whether only the last drawn block learns (the paper's frozen variant), or all that are drawn."""
     rs_lora = False
     """Whether the scale goes with the root of the drawn rank."""
 
@@ -56,17 +84,18 @@ class Dylora(Lora):
         if not self.training:
             return super()._factors(factor, dtype)
         up, down = self.weight(UP), self.weight(DOWN)
-        place_D = torch.arange(down.shape[0], device=down.device)
-        # A tensor, so that a compiled graph serves every draw; on the host, so that no copy waits.
-        drawn = torch.tensor(self.drawn_rank())
+        rank, drawn = down.shape[0], self.drawn_rank()
+        place_D = torch.arange(rank, device=down.device)
+        drawn_D = place_D < drawn
+        learning_D = drawn_D
         if self.detach_lower:
-            learns_D = place_D >= drawn - self.block_size
-            up = torch.where(_on_axis(learns_D, 1, up), up, up.detach())
-            down = torch.where(_on_axis(learns_D, 0, down), down, down.detach())
-        gain = (down.shape[0] / drawn.to(up.dtype)) ** (0.5 if self.rs_lora else 1.0)
-        gain_D = (place_D < drawn).to(up.dtype) * gain
-        up = up * _on_axis(gain_D, 1, up) * (self.scale() * factor)
-        return down.to(dtype), up.to(dtype)
+            learning_D = drawn_D & (place_D >= drawn - self.block_size)
+        gain = (rank / drawn) ** (0.5 if self.rs_lora else 1.0)
+        scale = self.size.scale * gain * factor
+        found: tuple[Tensor, Tensor] = CutFactors.apply(  # type: ignore[no-untyped-call]
+            down, up, drawn_D, learning_D, scale, dtype
+        )
+        return found
 
 
 def drawn_blocks(moment: Moment, blocks: int) -> int:

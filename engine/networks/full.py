@@ -2,8 +2,6 @@
 
 The base stays as it is. Half precision never sees the sum W + dW, in whose rounding most of a small
 dW would be lost: there the difference has a product of its own.
-
-Shape letters: N rows.
 """
 
 from __future__ import annotations
@@ -11,18 +9,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_input, conv2d_weight
 
 from engine.networks.base import Adapter, Size, Tensors, compute_dtype, layer_weight
 from engine.networks.choice import Choice
+from engine.networks.fused import Reach, can_fuse, folds, reach_of
 from engine.networks.shapes import Shapes
 
 DIFF, DIFF_B = "diff", "diff_b"
-Places = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Stride, padding and dilation of a convolution."""
 
 
 class Differing(torch.autograd.Function):
@@ -35,51 +30,51 @@ class Differing(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
+        reach: Reach,
+        factor: float,
         x: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
         diff: Tensor,
         diff_b: Tensor | None,
-        factor: float,
-        places: Places | None,
     ) -> Tensor:
-        ctx.save_for_backward(x, weight, diff)
-        ctx.factor, ctx.places = factor, places
-        ctx.bias_dtype = None if diff_b is None else diff_b.dtype
-        bias_change = None if diff_b is None else diff_b * factor
+        ctx.reach, ctx.factor = reach, factor
+        ctx.save_for_backward(x, weight, diff, diff_b)
+        more = None if diff_b is None else diff_b * factor
+        weight, bias = _as(weight, x.dtype), _as(bias, x.dtype)
         if weight is None:
-            change = (diff * factor).to(x.dtype)
-            more = None if bias_change is None else bias_change.to(x.dtype)
-            return _applied(x, change, more, places)
-        if x.dtype.itemsize >= diff.dtype.itemsize:
-            whole = torch.add(weight, diff, alpha=factor).to(x.dtype)
-            return _applied(x, whole, _bias(bias, bias_change, x.dtype), places)
-        change = (diff * factor).to(x.dtype)
-        if places is None:
-            return _linear_pair(x, weight.to(x.dtype), bias, change, bias_change)
-        # Side by side they are one product, which is rounded once.
-        pair = torch.cat([weight.to(x.dtype), change], 1)
-        return _applied(torch.cat([x, x], 1), pair, _bias(bias, bias_change, x.dtype), places)
+            return reach.output(x, _times(diff, factor, x.dtype), _as(more, x.dtype))
+        if folds(x.dtype):
+            return reach.output(x, _sum(weight, diff, factor), _both(bias, more, x.dtype))
+        change = _times(diff, factor, x.dtype)
+        if reach.stride:
+            # Side by side in one convolution, so that their sum is rounded once.
+            pair, twice = torch.cat([weight, change], 1), torch.cat([x, x], 1)
+            return reach.output(twice, pair, _both(bias, more, x.dtype))
+        return reach.output_onto(reach.output(x, change, _as(more, x.dtype)), x, weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, diff = ctx.saved_tensors
-        factor, places = ctx.factor, ctx.places
-        wants_x, _, _, wants_diff, wants_bias, _, _ = ctx.needs_input_grad
+        x, weight, diff, diff_b = ctx.saved_tensors
+        reach: Reach = ctx.reach
+        factor: float = ctx.factor
+        weight = _as(weight, x.dtype)
+        _, _, wants_x, _, _, wants_diff, wants_bias = ctx.needs_input_grad
         x_grad = diff_grad = bias_grad = None
-        if wants_x:
-            if weight is None:
-                x_grad = _input_grad(grad, x, (diff * factor).to(x.dtype), places)
-            else:
-                x_grad = _input_grad_of_pair(grad, x, weight, diff, factor, places)
+        if wants_x and weight is not None and folds(x.dtype):
+            x_grad = reach.input_grad(grad, x, _sum(weight, diff, factor))
+        elif wants_x:
+            x_grad = reach.input_grad(grad, x, _times(diff, factor, x.dtype))
+            if weight is not None:
+                x_grad = reach.input_grad_onto(x_grad, grad, x, weight)
         if wants_diff:
-            diff_grad = _weight_grad(grad, x, diff, places).to(diff.dtype)
-            diff_grad = diff_grad if factor == 1 else diff_grad.mul_(factor)
+            diff_grad = _times(reach.weight_grad(grad, x), factor, diff.dtype)
         if wants_bias:
-            others = [axis for axis in range(grad.dim()) if axis != _channels(grad, places)]
-            bias_grad = grad.sum(others, dtype=ctx.bias_dtype).mul_(factor)
-        return x_grad, None, None, diff_grad, bias_grad, None, None
+            channels = 1 if reach.stride else grad.dim() - 1
+            others = [axis for axis in range(grad.dim()) if axis != channels]
+            bias_grad = grad.sum(others, dtype=diff_b.dtype).mul_(factor)
+        return None, None, x_grad, None, None, diff_grad, bias_grad
 
 
 class Full(Adapter):
@@ -132,13 +127,10 @@ class Full(Adapter):
 
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """Base and difference in one node, where nothing else stands behind."""
-        layer = self.layer
-        assert isinstance(layer, nn.Linear | nn.Conv2d)
-        own = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
-        frozen = not layer.weight.requires_grad
-        if not (type(layer).forward is own.forward and self.alone() and frozen):
+        if not (can_fuse(self.layer) and self.alone()):
             return super().adapted(x, factor)
-        return self._applied(x, layer.weight, layer.bias, factor)
+        assert isinstance(self.layer, nn.Linear | nn.Conv2d)
+        return self._applied(x, self.layer.weight, self.layer.bias, factor)
 
     def change(self, x: Tensor, factor: float) -> Tensor:
         """f (dW x + db)."""
@@ -157,76 +149,28 @@ class Full(Adapter):
         self, x: Tensor, weight: Tensor | None, bias: Tensor | None, factor: float
     ) -> Tensor:
         x = x.to(compute_dtype(x))
-        diff, diff_b, layer = self.weight(DIFF), self.bias_delta(), self.layer
-        places: Places | None = None
-        if isinstance(layer, nn.Conv2d):
-            places = (layer.stride, _padding(layer), layer.dilation)
+        reach, diff = reach_of(self.layer), self.weight(DIFF)
         out: Tensor = Differing.apply(  # type: ignore[no-untyped-call]
-            x, weight, bias, diff, diff_b, factor, places
+            reach, factor, x, weight, bias, diff, self.bias_delta()
         )
         return out
 
 
-def _applied(x: Tensor, weight: Tensor, bias: Tensor | None, places: Places | None) -> Tensor:
-    return F.linear(x, weight, bias) if places is None else F.conv2d(x, weight, bias, *places)
+def _times(tensor: Tensor, factor: float, dtype: torch.dtype) -> Tensor:
+    """In the parameters' type first: half precision has no room for a small difference times f."""
+    return (tensor if factor == 1 else tensor * factor).to(dtype)
 
 
-def _bias(bias: Tensor | None, change: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-    if bias is None or change is None:
-        return bias if bias is None else bias.to(dtype)
-    return (bias + change).to(dtype)
+def _sum(weight: Tensor, diff: Tensor, factor: float) -> Tensor:
+    return torch.add(weight, diff.to(weight.dtype), alpha=factor)
 
 
-def _linear_pair(
-    x: Tensor, weight: Tensor, bias: Tensor | None, change: Tensor, bias_change: Tensor | None
-) -> Tensor:
-    """W x + dW x + b. The small product comes first: the large one adds it before it is rounded."""
-    more = None if bias_change is None else bias_change.to(x.dtype)
-    x_N = x.reshape(-1, x.shape[-1])
-    out = F.linear(x_N, change, more).addmm_(x_N, weight.t())
-    out = out if bias is None else out.add_(bias)
-    return out.view(*x.shape[:-1], -1)
+def _as(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if tensor is None else tensor.to(dtype)
 
 
-def _input_grad_of_pair(
-    grad: Tensor, x: Tensor, weight: Tensor, diff: Tensor, factor: float, places: Places | None
-) -> Tensor:
-    """grad through W + f dW, each of them a product of its own in half precision."""
-    if x.dtype.itemsize >= diff.dtype.itemsize:
-        whole = torch.add(weight, diff, alpha=factor).to(x.dtype)
-        return _input_grad(grad, x, whole, places)
-    change = (diff * factor).to(x.dtype)
-    weight = weight.to(x.dtype)
-    found = _input_grad(grad, x, change, places)
-    if places is not None:
-        return found.add_(_input_grad(grad, x, weight, places))
-    found.view(-1, found.shape[-1]).addmm_(grad.reshape(-1, grad.shape[-1]), weight)
-    return found
-
-
-def _input_grad(grad: Tensor, x: Tensor, weight: Tensor, places: Places | None) -> Tensor:
-    if places is None:
-        return (grad.reshape(-1, grad.shape[-1]) @ weight).view(x.shape)
-    return conv2d_input(x.shape, weight, grad, *places)
-
-
-def _weight_grad(grad: Tensor, x: Tensor, weight: Tensor, places: Places | None) -> Tensor:
-    if places is None:
-        return grad.reshape(-1, grad.shape[-1]).t() @ x.reshape(-1, x.shape[-1])
-    return conv2d_weight(x, weight.shape, grad, *places)
-
-
-def _channels(grad: Tensor, places: Places | None) -> int:
-    return grad.dim() - 1 if places is None else 1
-
-
-def _padding(layer: nn.Conv2d) -> tuple[int, ...]:
-    """Padding in numbers; "same" with an even kernel is none of these models."""
-    if isinstance(layer.padding, str):
-        sides = zip(layer.kernel_size, layer.dilation, strict=True)
-        same = layer.padding == "same"
-        return tuple(dilation * (kernel - 1) // 2 if same else 0 for kernel, dilation in sides)
-    return tuple(layer.padding)
+def _both(bias: Tensor | None, more: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return bias if bias is None or more is None else (bias + more).to(dtype)
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

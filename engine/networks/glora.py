@@ -6,16 +6,17 @@ W a1 is formed once a pass, which costs as much as d more tokens would. Then bot
 the layer's own product is shared with the base. W(x + s a1 a2 x) would need no W a1, but a bf16 sum
 loses what is small beside x, and with it most of an early update.
 
-Shape letters: O outputs, I inputs, D ranks, K cells of the kernel (1 for a linear layer).
+Shape letters: N rows, O outputs, I inputs, D ranks, K cells of the kernel (1 for a linear layer).
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from engine.networks.base import (
     ALPHA,
@@ -31,8 +32,50 @@ from engine.networks.base import (
 from engine.networks.choice import Choice, spans
 from engine.networks.dropout import activation_mask, sample_rank_mask_BD
 from engine.networks.layouts_glora import A1, A2, B1, B2
-from engine.networks.lora import LoraLinear
 from engine.networks.shapes import Shapes
+
+
+class GloraLinear(torch.autograd.Function):
+    """A frozen linear layer with both pairs as one node: a LoRA of the factors [W a1, b1] and [a2; b2].
+
+    Saves the input and the narrow factors, and computes the hidden activation again in backward.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        a1: Tensor,
+        a2: Tensor,
+        b1: Tensor,
+        b2: Tensor,
+    ) -> Tensor:
+        down, up = _joined(weight, scale, a1, a2, b1, b2)
+        ctx.save_for_backward(x, weight, down, up)
+        ctx.scale, ctx.dtype = scale, a1.dtype
+        out = F.linear(x, weight, bias).contiguous()
+        hidden_ND = x.reshape(-1, x.shape[-1]) @ down.t()
+        out.view(-1, out.shape[-1]).addmm_(hidden_ND, up.t())
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, down, up = ctx.saved_tensors
+        x_NI = x.reshape(-1, x.shape[-1])
+        grad_NO = grad.reshape(-1, grad.shape[-1])
+        hidden_grad_ND = grad_NO @ up
+        x_grad = None
+        if ctx.needs_input_grad[0]:
+            x_grad = (grad_NO @ weight).addmm_(hidden_grad_ND, down).view(x.shape)
+        a2_grad, b2_grad = (hidden_grad_ND.t() @ x_NI).to(ctx.dtype).chunk(2)
+        behind_grad_OD, b1_grad = (grad_NO.t() @ (x_NI @ down.t())).chunk(2, dim=1)
+        a1_grad = (weight.t() @ behind_grad_OD).to(ctx.dtype) * ctx.scale
+        b1_grad = b1_grad.to(ctx.dtype) * ctx.scale
+        return x_grad, None, None, None, a1_grad, a2_grad, b1_grad, b2_grad
 
 
 class Glora(Adapter):
@@ -79,16 +122,15 @@ class Glora(Adapter):
         return ((behind + beside) * self.scale()).view(weight.shape)
 
     def adapted(self, x: Tensor, factor: float) -> Tensor:
-        """As a LoRA of rank 2d with the factors [W a1, b1] and [a2; b2], one node of the graph."""
+        """One node of the graph where nothing is dropped."""
         layer = self.layer
         if not (isinstance(layer, nn.Linear) and self._one_node(layer)):
             return super().adapted(x, factor)
         dtype = compute_dtype(x)
         weight = layer.weight.to(dtype)
         bias = None if layer.bias is None else layer.bias.to(dtype)
-        down, up = self._joined(weight, factor)
-        out: Tensor = LoraLinear.apply(  # type: ignore[no-untyped-call]
-            x.to(dtype), weight, bias, down, up
+        out: Tensor = GloraLinear.apply(  # type: ignore[no-untyped-call]
+            x.to(dtype), weight, bias, self.size.scale * factor, *self._factors()
         )
         return out
 
@@ -97,16 +139,17 @@ class Glora(Adapter):
         dtype = compute_dtype(x)
         x = x.to(dtype)
         weight = layer_weight(self.layer).to(dtype)
-        if isinstance(self.layer, nn.Linear):
-            down, up = self._joined(weight, factor)
-            return F.linear(self._dropped(F.linear(x, down)), up)
+        scale = self.size.scale * factor
+        a1, a2, b1, b2 = self._factors()
         if not spans(kernel_of(self.layer)):
-            down, up = self._joined(weight, factor)
+            down, up = _joined(weight, scale, a1, a2, b1, b2)
+            if isinstance(self.layer, nn.Linear):
+                return F.linear(self._dropped(F.linear(x, down)), up)
             return F.conv2d(self._dropped(convolve(self.layer, x, down)), up)
-        behind, b1 = self._outer(weight, factor)
-        hidden = self._dropped_half(F.conv2d(x, self.weight(A2).to(dtype)), "a")
+        behind, b1 = _outer(weight, scale, a1, b1)
+        hidden = self._dropped_half(F.conv2d(x, a2.to(dtype)), "a")
         change = convolve(self.layer, hidden, behind)
-        hidden = self._dropped_half(convolve(self.layer, x, self.weight(B2).to(dtype)), "b")
+        hidden = self._dropped_half(convolve(self.layer, x, b2.to(dtype)), "b")
         return change + F.conv2d(hidden, b1)
 
     def delta_norm(self) -> Tensor:
@@ -141,16 +184,12 @@ class Glora(Adapter):
         behind_ODK, b2_DIK = (part.reshape(*part.shape[:2], -1) for part in (behind, b2))
         return behind_ODK, a2.flatten(1), b1.flatten(1), b2_DIK
 
-    def _outer(self, weight: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-        """W a1 and b1 with scale and strength, which go in while still fp32."""
-        scale = self.scale() * factor
-        a1, b1 = ((self.weight(suffix) * scale).to(weight.dtype) for suffix in (A1, B1))
-        return _behind(weight, a1), b1
-
-    def _joined(self, weight: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-        """[a2; b2] and [W a1, b1], where the kernel is one cell."""
-        down = torch.cat([self.weight(A2), self.weight(B2)]).to(weight.dtype)
-        return down, torch.cat(self._outer(weight, factor), dim=1)
+    def _factors(self) -> tuple[Tensor, ...]:
+        """a1, a2, b1 and b2, the scalar in the outer ones: it stays fp32 until they are cast."""
+        a1, a2, b1, b2 = (self.weight(suffix) for suffix in (A1, A2, B1, B2))
+        if self.scalar is None:
+            return a1, a2, b1, b2
+        return a1 * self.scalar, a2, b1 * self.scalar, b2
 
     def _one_node(self, layer: nn.Linear) -> bool:
         plain = type(layer).forward is nn.Linear.forward and self.alone()
@@ -192,6 +231,19 @@ def _behind(weight: Tensor, a1: Tensor) -> Tensor:
     if weight.dim() == 2:
         return weight @ a1
     return torch.einsum("oi...,id->od...", weight, a1.flatten(1))
+
+
+def _outer(weight: Tensor, scale: float, a1: Tensor, b1: Tensor) -> tuple[Tensor, Tensor]:
+    """s W a1 and s b1 in the weight's type; the scale goes in while the factors are fp32."""
+    return _behind(weight, (a1 * scale).to(weight.dtype)), (b1 * scale).to(weight.dtype)
+
+
+def _joined(
+    weight: Tensor, scale: float, a1: Tensor, a2: Tensor, b1: Tensor, b2: Tensor
+) -> tuple[Tensor, Tensor]:
+    """[a2; b2] and s [W a1, b1], where the kernel is one cell."""
+    down = torch.cat([a2, b2]).to(weight.dtype)
+    return down, torch.cat(_outer(weight, scale, a1, b1), dim=1)
 
 
 def _shapes(layer: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:

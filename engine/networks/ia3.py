@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from engine.networks.base import (
     NOTHING,
@@ -26,6 +26,7 @@ from engine.networks.base import (
     layer_weight,
 )
 from engine.networks.choice import Choice
+from engine.networks.fused import can_fuse, folds
 from engine.networks.shapes import Shapes
 
 WEIGHT, ON_INPUT = "weight", "on_input"
@@ -45,9 +46,9 @@ class ScaledOutput(torch.autograd.Function):
         ctx.factor = factor
         scale_C = 1 + weight_C * factor
         if bias is None:
-            return (y * scale_C).to(y.dtype)
+            return torch.mul(y, scale_C, out=torch.empty_like(y))
         shift_C = bias.view_as(weight_C) * weight_C * -factor
-        return torch.addcmul(shift_C, y, scale_C).to(y.dtype)
+        return torch.addcmul(shift_C, y, scale_C, out=torch.empty_like(y))
 
     @staticmethod
     @once_differentiable
@@ -56,14 +57,15 @@ class ScaledOutput(torch.autograd.Function):
         wants_y, _, wants_weight, _ = ctx.needs_input_grad
         y_grad = weight_grad = None
         if wants_y:
-            y_grad = (grad * (1 + weight_C * ctx.factor)).to(y.dtype)
+            y_grad = torch.mul(grad, 1 + weight_C * ctx.factor, out=torch.empty_like(y))
         if wants_weight:
             others = [axis for axis in range(y.dim()) if axis != y.dim() - weight_C.dim()]
             wide = grad.to(weight_C.dtype)
-            weight_grad = (wide * y).sum(others)
-            if bias is not None:
-                weight_grad -= wide.sum(others) * bias
-            weight_grad = weight_grad.mul_(ctx.factor).view_as(weight_C)
+            sums_C = None if bias is None else wide.sum(others)
+            product = wide * y if wide is grad else wide.mul_(y)
+            grad_C = product.sum(others)
+            grad_C = grad_C if sums_C is None else grad_C - sums_C * bias
+            weight_grad = grad_C.mul_(ctx.factor).view_as(weight_C)
         return y_grad, None, weight_grad, None
 
 
@@ -80,7 +82,8 @@ class ScaledInputLinear(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, weight, weight_C)
         ctx.factor = factor
-        if x.dtype.itemsize >= weight_C.dtype.itemsize:
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        if folds(x.dtype):
             return F.linear(x * (1 + weight_C * factor), weight, bias)
         x_N = x.reshape(-1, x.shape[-1])
         # The small product comes first: the large one adds it before it is rounded.
@@ -94,7 +97,7 @@ class ScaledInputLinear(torch.autograd.Function):
         x, weight, weight_C = ctx.saved_tensors
         wants_x, _, _, wants_weight, _ = ctx.needs_input_grad
         x_grad = weight_grad = None
-        inner = grad @ weight
+        inner = grad @ weight.to(x.dtype)
         if wants_x:
             x_grad = (inner * (1 + weight_C * ctx.factor)).to(x.dtype)
         if wants_weight:
@@ -186,23 +189,16 @@ class Ia3(Adapter):
 
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """The layer runs once, where nothing else stands behind and no second product is needed."""
-        layer = self.layer
-        if not (isinstance(layer, nn.Linear | nn.Conv2d) and self._plain(layer)):
+        layer, numbers = self.layer, self._broadcast()
+        if not (can_fuse(layer) and self.alone()):
             return super().adapted(x, factor)
+        assert isinstance(layer, nn.Linear | nn.Conv2d)
         if not self._inward:
-            y = self.base(x)
-            out: Tensor = ScaledOutput.apply(  # type: ignore[no-untyped-call]
-                y, layer.bias, self._broadcast(), factor
-            )
-            return out
+            return _made(ScaledOutput, self.base(x), layer.bias, numbers, factor)
         if not isinstance(layer, nn.Linear):
             return super().adapted(x, factor)
-        dtype = compute_dtype(x)
-        bias = None if layer.bias is None else layer.bias.to(dtype)
-        out = ScaledInputLinear.apply(  # type: ignore[no-untyped-call]
-            x.to(dtype), layer.weight.to(dtype), bias, self._broadcast(), factor
-        )
-        return out
+        x = x.to(compute_dtype(x))
+        return _made(ScaledInputLinear, x, layer.weight, layer.bias, numbers, factor)
 
     def change(self, x: Tensor, factor: float) -> Tensor:
         """f w (W x), or W (f w x); nothing of the weight's size is made."""
@@ -210,10 +206,8 @@ class Ia3(Adapter):
         weight = layer_weight(self.layer).to(dtype)
         scale = self._broadcast() * factor
         x = (x * scale).to(dtype) if self._inward else x.to(dtype)
-        if isinstance(self.layer, nn.Linear):
-            product = F.linear(x, weight)
-        else:
-            product = convolve(self.layer, x, weight)
+        linear = isinstance(self.layer, nn.Linear)
+        product = F.linear(x, weight) if linear else convolve(self.layer, x, weight)
         return product if self._inward else (product * scale).to(dtype)
 
     def delta_norm(self) -> Tensor:
@@ -235,10 +229,10 @@ class Ia3(Adapter):
         ones = (1,) * len(kernel_of(self.layer))
         return self.weight(WEIGHT).view(-1, *ones)
 
-    def _plain(self, layer: nn.Linear | nn.Conv2d) -> bool:
-        own = nn.Linear if isinstance(layer, nn.Linear) else nn.Conv2d
-        plain = type(layer).forward is own.forward and self.alone()
-        return plain and not layer.weight.requires_grad
+
+def _made(node: type[torch.autograd.Function], *arguments: Tensor | float | None) -> Tensor:
+    out: Tensor = node.apply(*arguments)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _flag(tensor: Tensor) -> bool:

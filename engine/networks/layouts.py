@@ -81,7 +81,7 @@ class _Group:
 def sort_out(shapes: Shapes, metadata: Mapping[str, str]) -> Sorted:
     """Modules of a file in the file's order, and what is left out.
 
-    Raises NetworkFileError where a tensor is there twice or its scale cannot be told.
+    Raises NetworkFileError where a tensor or module is there twice or its scale cannot be told.
     """
     groups: dict[str, _Group] = {}
     left_out: dict[str, None] = {}
@@ -100,7 +100,20 @@ def sort_out(shapes: Shapes, metadata: Mapping[str, str]) -> Sorted:
     if doubled:
         raise NetworkFileError(*few(doubled))
     modules = _with_new_glora(_with_scales(groups.values(), metadata))
+    _refuse_doubles(modules)
     return Sorted(tuple(_with_axis(module) for module in modules), _listed(left_out))
+
+
+def _refuse_doubles(modules: Iterable[Found]) -> None:
+    """One module may be spelled in one way only; others are told apart by a model's names later."""
+    spelled: dict[str, str] = {}
+    problems = [
+        _named_twice(spelled[module.name], module.spelled)
+        for module in modules
+        if spelled.setdefault(module.name, module.spelled) != module.spelled
+    ]
+    if problems:
+        raise NetworkFileError(*few(problems))
 
 
 def _trimmed(suffix: str, shape: Shape) -> Shape:
@@ -186,11 +199,14 @@ def placed(
         if place is None:
             problems.append(Problem("The model has no such layer.", where=inert(module.spelled)))
         elif place in found:
-            both = f"{inert(found[place].spelled)} and {inert(module.spelled)}"
-            problems.append(Problem("A layer is named twice.", where=both))
+            problems.append(_named_twice(found[place].spelled, module.spelled))
         else:
             found[place] = module
     return found, problems
+
+
+def _named_twice(one: str, other: str) -> Problem:
+    return Problem("A layer is named twice.", where=f"{inert(one)} and {inert(other)}")
 
 
 def faults(module: Found) -> list[Problem]:

@@ -220,10 +220,8 @@ class KhatriRao(torch.autograd.Function):
             up, down = _chain(reach, x.dtype, *factors)
             hidden = reach.output(x, down)
             middle = _middle(reach, up)
-            if weight is None:
-                return middle.output(hidden, up)
-            out = reach.output(x, weight, bias).contiguous()
-            return middle.add_output(out, hidden, up)
+            change = middle.output(hidden, up)
+            return change if weight is None else reach.output_onto(change, x, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -242,7 +240,7 @@ class KhatriRao(torch.autograd.Function):
             if ctx.needs_input_grad[1]:
                 x_grad = reach.input_grad(hidden_grad, x, down)
                 if weight is not None:
-                    x_grad = reach.add_input_grad(x_grad.contiguous(), grad, x, weight)
+                    x_grad = reach.input_grad_onto(x_grad, grad, x, weight)
             a1, b1, a2, b2 = factors
             a1_grad, a2_grad = _columns_grad(up_grad.to(a1.dtype), a1, a2)
             b1_grad, b2_grad = _columns_grad(down_grad.to(b1.dtype).t(), b1.t(), b2.t())

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.autograd.function import once_differentiable
 
 from engine.networks.base import (
     ALPHA,
@@ -32,17 +32,25 @@ UP, DOWN, MID = "lora_up.weight", "lora_down.weight", "lora_mid.weight"
 class LoraLinear(torch.autograd.Function):
     """A frozen linear layer with its two factors, as one node.
 
-    Saves the input alone and computes the hidden activation again in backward. The change comes first and
-    the base's product is added onto it, inside one GEMM: the sum is rounded once. Added to an output
-    that was rounded already, a change below half a step of bf16 would vanish, about half of one
-    of 1e-3 of the output.
+    Saves the input and the parameters alone; casts and the hidden activation are made again in backward.
+    The change comes first and the base's product is added onto it inside one GEMM, so the sum is
+    rounded once. Added to an output that was rounded before, a change below half a step of its type
+    is lost: of one of 1e-3 of a bf16 output only about half arrives.
     """
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Tensor, bias: Tensor | None, down: Tensor, up: Tensor
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        down: Tensor,
+        up: Tensor,
+        scale: float = 1.0,
     ) -> Tensor:
+        ctx.scale = scale
         ctx.save_for_backward(x, weight, down, up)
+        down, up = _ready(down, up, scale, x.dtype)
         x_N = x.reshape(-1, x.shape[-1])
         out_N = torch.mm(torch.mm(x_N, down.t()), up.t())
         out_N.addmm_(x_N, weight.t())
@@ -53,8 +61,9 @@ class LoraLinear(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, down, up = ctx.saved_tensors
-        wants_x, _, _, wants_down, wants_up = ctx.needs_input_grad
+        x, weight, down_32, up_32 = ctx.saved_tensors
+        wants_x, _, _, wants_down, wants_up, *_ = ctx.needs_input_grad
+        down, up = _ready(down_32, up_32, ctx.scale, x.dtype)
         x_N = x.reshape(-1, x.shape[-1])
         grad_N = grad.reshape(-1, grad.shape[-1])
         hidden_grad_ND = torch.mm(grad_N, up)
@@ -62,10 +71,17 @@ class LoraLinear(torch.autograd.Function):
         if wants_x:
             x_grad = torch.mm(hidden_grad_ND, down).addmm_(grad_N, weight).view(x.shape)
         if wants_down:
-            down_grad = torch.mm(hidden_grad_ND.t(), x_N)
+            down_grad = torch.mm(hidden_grad_ND.t(), x_N).to(down_32.dtype)
         if wants_up:
-            up_grad = torch.mm(grad_N.t(), torch.mm(x_N, down.t()))
-        return x_grad, None, None, down_grad, up_grad
+            up_grad = torch.mm(grad_N.t(), torch.mm(x_N, down.t())).to(up_32.dtype)
+            if ctx.scale != 1:
+                up_grad.mul_(ctx.scale)
+        return x_grad, None, None, down_grad, up_grad, None
+
+
+def _ready(down: Tensor, up: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Factors in the type of the products; scale goes into the up factor, before it is rounded."""
+    return down.to(dtype), (up if scale == 1 else up * scale).to(dtype)
 
 
 class Lora(Adapter):
@@ -117,10 +133,13 @@ class Lora(Adapter):
         if not (isinstance(layer, nn.Linear) and self._one_node(layer)):
             return super().adapted(x, factor)
         dtype = compute_dtype(x)
-        down, up = self._factors(factor, dtype)
+        if type(self) is Lora and self.scalar is None:
+            down, up, scale = self.weight(DOWN), self.weight(UP), self.size.scale * factor
+        else:  # whoever makes other factors of the parameters
+            down, up, scale = *self._factors(factor, dtype), 1.0
         bias = None if layer.bias is None else layer.bias.to(dtype)
         out: Tensor = LoraLinear.apply(  # type: ignore[no-untyped-call]
-            x.to(dtype), layer.weight.to(dtype), bias, down, up
+            x.to(dtype), layer.weight.to(dtype), bias, down, up, scale
         )
         return out
 

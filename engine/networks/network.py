@@ -64,13 +64,17 @@ class Network:
     ) -> None:
         """Tell the place of the coming forward pass; every draw depends on it and on nothing else.
 
-        `batch` is the planned micro-batch, `timesteps_B` what each sample's noise stands at.
+        `batch` is the planned micro-batch.
         """
         self._moment.step = step
         self._moment.batch = batch
         self._moment.timesteps_B = timesteps_B
         self._moment.first_sample = first_sample
         self._moment.samples = max(1, samples)
+
+    def at_timesteps(self, timesteps_B: Tensor | None) -> None:
+        """Tell at what timestep each sample of the coming pass stands; None where there is none."""
+        self._moment.timesteps_B = timesteps_B
 
     def train(self, mode: bool = True) -> None:
         """Switch the dropouts on or off."""

@@ -30,6 +30,7 @@ from engine.networks.network import Member
 from engine.networks.table import ALGORITHMS, read
 from engine.networks.targets import RealLayer, real_layers
 
+NORM = "norm"
 MISFITS = (ValueError, KeyError, IndexError, RuntimeError, TypeError, ArithmeticError)
 """What tensors of the wrong shapes lead to."""
 
@@ -114,6 +115,10 @@ def _adapter(
     if algorithm is None or algorithm not in ALGORITHMS:
         return [unknown_module(module)]
     problems = faults(module)
+    if (algorithm == NORM) != (layer.kind == NORM):
+        problems.append(
+            Problem("It does not fit the layer: norms have a network of their own.", where)
+        )
     if problems:
         return problems
     group = gathered(module, tensors)

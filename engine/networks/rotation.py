@@ -34,7 +34,7 @@ from engine.networks.choice import Choice
 from engine.networks.shapes import Shapes
 
 BLOCKS, RESCALE, CONSTRAINT = "oft_blocks", "rescale", "constraint"
-SEARCH_STEPS = 12
+SEARCH_STEPS = 14
 FP32_ROOM, HALF_ROOM = 2.0**-22, 2.0**-8
 """By how much of |B| rounding a clipped B may lift the norm of B - B^T, in fp32 and in bf16."""
 
@@ -58,52 +58,59 @@ class Step:
 
     def cut(self, y: Tensor) -> Tensor:
         """Blocks of an output: [K, N, S], or [images K, S, N]. A view where `inner` is 1."""
-        parts = (self.outer, self.mixed, self.inner, self.width)
         if y.dim() == 2:
-            return y.view(-1, *parts).permute(1, 3, 0, 2, 4).reshape(-1, len(y), self.size)
-        places = y.shape[2]
-        blocks = y.view(-1, *parts, places).permute(0, 1, 3, 2, 4, 5)
-        return blocks.reshape(-1, self.size, places)
+            return y.view(len(y), -1, self.size).transpose(0, 1)
+        parts = self._parts(y).permute(0, 1, 3, 2, 4, 5)
+        return parts.reshape(-1, self.size, y.shape[2])
 
-    def joined(self, blocks: Tensor, y: Tensor, *, alone: bool = False) -> Tensor:
-        """An output plus blocks at their places; `alone` gives the blocks as an output like y."""
-        parts = (self.outer, self.mixed, self.inner, self.width)
+    def _parts(self, y: Tensor) -> Tensor:
+        return y.view(-1, self.outer, self.mixed, self.inner, self.width, y.shape[2])
+
+    def add_(self, out: Tensor, blocks: Tensor, turn: Tensor) -> Tensor:
+        """out + blocks @ turn, written into out."""
+        if out.dim() == 2:
+            self.cut(out).baddbmm_(blocks, turn)
+            return out
+        turn = turn.transpose(1, 2)
+        turn = turn.repeat(len(out), 1, 1) if len(out) > 1 else turn
+        if self.inner == 1:
+            self.cut(out).baddbmm_(turn, blocks)
+            return out
+        part = torch.bmm(turn, blocks)
+        part = part.view(-1, self.outer, self.inner, self.mixed, self.width, out.shape[2])
+        self._parts(out).add_(part.permute(0, 1, 3, 2, 4, 5))
+        return out
+
+    def offset(self, bias: Tensor | None, turn: Tensor, y: Tensor) -> Tensor:
+        """-bias @ turn, which takes a bias out of y @ turn, in a shape that can be added to y."""
+        if bias is None:
+            return y.new_zeros(())
+        column = bias[None, :, None]
+        found = self.add_(torch.zeros_like(column), -self.cut(column), turn)
+        return found[0, :, 0] if y.dim() == 2 else found
+
+    def inner_product(self, y: Tensor, grad: Tensor, bias: Tensor | None) -> Tensor:
+        """(y - bias)^T @ gradient of each block, summed over all places: [K, S, S]."""
+        blocks, grads = self.settled(y), self.settled(grad)
         if y.dim() == 2:
-            placed = blocks.view(self.outer, self.inner, len(y), self.mixed, self.width)
-            placed = placed.permute(2, 0, 3, 1, 4)
+            found, places = torch.bmm(blocks.transpose(1, 2), grads), grad.sum(0)
         else:
-            placed = blocks.view(-1, self.outer, self.inner, self.mixed, self.width, y.shape[2])
-            placed = placed.permute(0, 1, 3, 2, 4, 5)
-        if alone:
-            return placed.reshape(y.shape)
-        return (y.view(-1, *parts, *y.shape[2:]) + placed).view(y.shape)
-
-    def product(self, blocks: Tensor, turn: Tensor, bias: Tensor | None, images: int) -> Tensor:
-        """(y - bias) @ turn, block by block; no pass over the places for the bias."""
-        offset = None if bias is None else -torch.bmm(self.cut(bias[None]), turn)
-        if images:
-            turn = turn.transpose(1, 2).repeat(images, 1, 1)
-            if offset is None:
-                return torch.bmm(turn, blocks)
-            return torch.baddbmm(offset.transpose(1, 2).repeat(images, 1, 1), turn, blocks)
-        if offset is None:
-            return torch.bmm(blocks, turn)
-        return torch.baddbmm(offset, blocks, turn)
-
-    def inner_product(
-        self, blocks: Tensor, grad: Tensor, bias: Tensor | None, images: int
-    ) -> Tensor:
-        """(y - bias)^T @ gradient, summed over all places: [K, S, S]."""
-        if images:
-            found = torch.bmm(blocks, grad.transpose(1, 2))
-            found = found.view(images, -1, self.size, self.size).sum(0)
-            places = None if bias is None else grad.sum(2).view(images, -1, self.size).sum(0)
-        else:
-            found = torch.bmm(blocks.transpose(1, 2), grad)
-            places = None if bias is None else grad.sum(1)
-        if bias is None or places is None:
+            found = torch.bmm(blocks, grads.transpose(1, 2))
+            found = found.view(len(y), -1, self.size, self.size).sum(0)
+            places = grad.sum((0, 2))
+        if bias is None:
             return found
-        return found - self.cut(bias[None]).transpose(1, 2) * places[:, None]
+        return found - self.cut(bias[None, :, None]) * self.cut(places[None, :, None]).mT
+
+    def settled(self, y: Tensor) -> Tensor:
+        """Blocks as they are best read more than once: a CPU's products crawl over strided tokens."""
+        blocks = self.cut(y)
+        return blocks.contiguous() if y.device.type == "cpu" else blocks
+
+
+def rows_first(y: Tensor, steps: tuple[Step, ...]) -> Tensor:
+    """Tokens as one image where steps regroup rows: whole rows move more quickly than short runs."""
+    return y.t().contiguous()[None] if y.dim() == 2 and len(steps) > 1 else y
 
 
 def turned_part(y: Tensor, turns: Turns, steps: tuple[Step, ...], bias: Tensor | None) -> Tensor:
@@ -111,13 +118,14 @@ def turned_part(y: Tensor, turns: Turns, steps: tuple[Step, ...], bias: Tensor |
 
     The change is carried on its own, so that a small one does not drown in y's rounding.
     """
-    images = _images(y)
-    part = steps[0].product(steps[0].cut(y), turns[0], bias, images)
-    change = steps[0].joined(part, y, alone=True)
-    for step, turn in zip(steps[1:], turns[1:], strict=True):
-        part = step.product(step.cut(y + change), turn, bias, images)
-        change = step.joined(part, change)
-    return change
+    rows = rows_first(y, steps)
+    change = torch.zeros_like(rows)
+    for number, (step, turn) in enumerate(zip(steps, turns, strict=True)):
+        now = rows if number == 0 else rows + change
+        if bias is not None:
+            change = change + step.offset(bias, turn, now)
+        change = step.add_(change, step.cut(now), turn)
+    return change if rows is y else change[0].t()
 
 
 class Turned(torch.autograd.Function):
@@ -132,8 +140,8 @@ class Turned(torch.autograd.Function):
     ) -> Tensor:
         cast = tuple(turn.to(y.dtype) for turn in turns)
         if len(steps) == 1:
-            part = steps[0].product(steps[0].cut(y), cast[0], bias, _images(y))
-            out = steps[0].joined(part, y)
+            (step,), (turn,) = steps, cast
+            out = step.add_(y + step.offset(bias, turn, y), step.cut(y), turn)
         else:
             out = y + turned_part(y, cast, steps, bias)
         ctx.steps, ctx.types = steps, tuple(turn.dtype for turn in turns)
@@ -143,36 +151,36 @@ class Turned(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        now, bias, *turns = ctx.saved_tensors
-        grad = grad.contiguous()
-        images = _images(now)
+        out, bias, *turns = ctx.saved_tensors
+        now, grad = (rows_first(tensor, ctx.steps) for tensor in (out, grad.contiguous()))
         turn_grads: list[Tensor] = []
         for number in reversed(range(len(turns))):
             step, turn = ctx.steps[number], turns[number]
-            blocks, grads = step.cut(now), step.cut(grad)
             # Given = gave @ (I + turn)^T, so its product with the gradient needs no pass of its own.
-            met = step.inner_product(blocks, grads, bias, images).to(ctx.types[number])
+            met = step.inner_product(now, grad, bias).to(ctx.types[number])
             turn_grads.append(met + turn.to(met.dtype) @ met)
-            back = turn.transpose(1, 2)
+            back = turn.mT
             if number > 0 or ctx.needs_input_grad[0]:
-                grad = step.joined(step.product(grads, back, None, images), grad)
+                grad = step.add_(grad.clone(), step.cut(grad), back)
             if number > 0:
-                now = step.joined(step.product(blocks, back, bias, images), now)
-        y_grad = grad if ctx.needs_input_grad[0] else None
+                now = step.add_(now + step.offset(bias, back, now), step.cut(now), back)
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, *reversed(turn_grads)
+        y_grad = grad if grad.shape == out.shape else grad[0].t()
         return y_grad, None, None, *reversed(turn_grads)
 
 
-def _images(y: Tensor) -> int:
-    """How many images an output holds; 0 for rows of tokens."""
-    return len(y) if y.dim() == 3 else 0
+def skew(blocks: Tensor) -> Tensor:
+    """Q = B - B^T."""
+    return blocks - blocks.transpose(-1, -2)
 
 
-def skew(blocks: Tensor, limit: float) -> Tensor:
-    """Q = B - B^T; above the limit its norm over all blocks is brought to it. 0 is no limit."""
-    q = blocks - blocks.transpose(-1, -2)
+def clip(q: Tensor, limit: float) -> Tensor | float:
+    """What brings the norm of Q over all blocks to the limit where it is above; 0 is no limit."""
     if limit <= 0:
-        return q
-    return q * (limit / torch.linalg.vector_norm(q).clamp_min(limit))
+        return 1.0
+    ratio: Tensor = limit / torch.linalg.vector_norm(q).clamp_min(limit)
+    return ratio
 
 
 def cayley(q: Tensor) -> Tensor:
@@ -191,33 +199,32 @@ def baked(blocks: Tensor, limit: float) -> Tensor:
     """
     if limit <= 0:
         return blocks
-    norm = float(torch.linalg.vector_norm(skew(blocks.double(), 0)))
+    ratio = float(clip(skew(blocks.double()), limit))
     halves = (torch.bfloat16, torch.float16)
     half = any(torch.equal(blocks, blocks.to(dtype).to(blocks.dtype)) for dtype in halves)
     room = float(torch.linalg.vector_norm(blocks.double())) * (HALF_ROOM if half else FP32_ROOM)
-    return blocks * (limit / norm) if norm > limit + room else blocks
+    return blocks * ratio if limit / ratio > limit + room else blocks
 
 
 def fraction_for(norm_at: Callable[[Tensor], Tensor], whole: Tensor, wanted: Tensor) -> Tensor:
     """t in [0, 1] with norm_at(t) = wanted, where norm_at(0) = 0 and norm_at(1) = whole >= wanted.
 
-    Keeps a bracket and halves the weight of an end that stays twice (Dowell and Jarratt 1971, the
-    Illinois method): a fixed number of steps, and no wait for the device.
+    Bisection, every other step by the secant of the bracket: small turns are nearly linear and large
+    ones nearly flat. A fixed number of steps, and no wait for the device.
     """
     low, high = torch.zeros_like(whole), torch.ones_like(whole)
     below, above = -wanted, whole - wanted
-    t, was_over = high, None
-    for _ in range(SEARCH_STEPS):
-        t = torch.where(above > below, low - below * (high - low) / (above - below), high)
+
+    def secant() -> Tensor:
+        return torch.where(above > below, low - below * (high - low) / (above - below), high)
+
+    for number in range(SEARCH_STEPS):
+        t = (low + high) / 2 if number % 2 else secant()
         off = norm_at(t) - wanted
         over = off > 0
-        if was_over is not None:
-            below = torch.where(over & was_over, below / 2, below)
-            above = torch.where(over | was_over, above, above / 2)
         low, below = torch.where(over, low, t), torch.where(over, below, off)
         high, above = torch.where(over, t, high), torch.where(over, off, above)
-        was_over = over
-    return t
+    return secant()
 
 
 class Rotation(Adapter):
@@ -254,10 +261,7 @@ class Rotation(Adapter):
         outputs = layer_weight(layer).shape[0]
         blocks = tensors[BLOCKS].float()
         limit = float(tensors[ALPHA]) * outputs if ALPHA in tensors else 0.0
-        if limit > 0:
-            norm = float(torch.linalg.vector_norm(skew(blocks.double(), 0)))
-            blocks = blocks * min(1.0, limit / norm) if norm > 0 else blocks
-        found = {BLOCKS: blocks}
+        found = {BLOCKS: blocks * clip(skew(blocks), limit)}
         if RESCALE in tensors:
             found[RESCALE] = tensors[RESCALE].reshape(_rescale_shape(layer))
         return found
@@ -314,8 +318,8 @@ class Rotation(Adapter):
     def _turns(self, blocks: Tensor, rescale: Tensor | None) -> Turns:
         # Autocast would take these small products to half precision.
         with torch.autocast(blocks.device.type, enabled=False):
-            q = skew(blocks, self.limit())
-            return self.turns(q, None if rescale is None else rescale.flatten())
+            q = skew(blocks)
+            return self.turns(q * clip(q, self.limit()), None if rescale is None else rescale.flatten())
 
     def _own_turns(self) -> Turns:
         rescale = self.weight(RESCALE) if self.has(RESCALE) else None
@@ -378,9 +382,11 @@ class Rotation(Adapter):
         """Turn and rescale less, by the fraction that scales |W' - W| by the ratio."""
         blocks = self.weight(BLOCKS)
         rescale = self.weight(RESCALE) if self.has(RESCALE) else None
+        # From where the limit ends, or turning less would first change nothing.
+        within = blocks * clip(skew(blocks), self.limit())
 
         def less(t: Tensor) -> tuple[Tensor, Tensor | None]:
-            return blocks * t, None if rescale is None else 1 + (rescale - 1) * t
+            return within * t, None if rescale is None else 1 + (rescale - 1) * t
 
         def norm_at(t: Tensor) -> Tensor:
             norm: Tensor = torch.linalg.vector_norm(self._delta(*less(t)))

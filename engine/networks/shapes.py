@@ -177,9 +177,11 @@ def boft_shapes(layer: LayerLike, choice: Choice) -> Shapes:
     limit = _number(choice.rank_of(layer.kernel))
     size = butterfly_size(layer.out, limit)
     if size is None:
+        own = spans(layer.kernel) and choice.conv_rank is not None
+        path = "network.conv_rank" if own else "network.rank"
         smallest = smallest_butterfly(layer.out)
         remedy = (
-            f"Set network.rank to {smallest} or more, or leave this layer out by an override."
+            f"Set {path} to {smallest} or more, or leave this layer out by an override."
             if smallest
             else "Leave this layer out by an override: its number of outputs is odd."
         )
@@ -187,7 +189,7 @@ def boft_shapes(layer: LayerLike, choice: Choice) -> Shapes:
             Problem(
                 f"BOFT has no block of at most {limit} for {layer.out} outputs.",
                 where=layer.path,
-                path="network.rank",
+                path=path,
                 remedy=remedy,
             )
         )

@@ -18,6 +18,7 @@ from engine.networks.lokr import Lokr
 from engine.networks.lora import Lora
 from engine.networks.norm import Norm
 from engine.networks.shapes import WITH_DORA, Shapes
+from engine.networks.t_lora import TLora
 
 ALGORITHMS: dict[str, type[Adapter]] = {
     "lora": Lora,
@@ -31,6 +32,7 @@ ALGORITHMS: dict[str, type[Adapter]] = {
     "ia3": Ia3,
     "full": Full,
     "norm": Norm,
+    "t-lora": TLora,
 }
 """By the name a recipe gives it."""
 

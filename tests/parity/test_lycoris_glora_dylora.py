@@ -159,9 +159,7 @@ def test_the_scale_of_ours_is_that_of_its_file_at_full_rank(lycoris, kind):
     network = stir(make_network(model, DYLORA))
     (adapter,) = network.adapters.values()
     network.inject()
-    step = next(
-        step for step in range(99) if network.begin(step=step) or adapter.drawn_rank() == 8
-    )
+    step = next(step for step in range(99) if network.begin(step=step) or adapter.drawn_rank() == 8)
     network.begin(step=step)
     trained = model(x) - base
     network.eject()
@@ -186,7 +184,9 @@ def test_their_dylora_draws_outside_training_and_loads_nothing(lycoris):
     assert any(not torch.equal(outputs[0], output) for output in outputs)
     other = theirs(lycoris.dylora.DyLoraModule, model, DYLORA, block_size=2)
     before = other.up_list[0].clone()
-    other.load_state_dict({"lora_up.weight": torch.zeros(36, 8), "lora_down.weight": torch.zeros(8, 24)})
+    other.load_state_dict(
+        {"lora_up.weight": torch.zeros(36, 8), "lora_down.weight": torch.zeros(8, 24)}
+    )
     assert torch.equal(other.up_list[0], before)
 
     network = stir(make_network(model, DYLORA))

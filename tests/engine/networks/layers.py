@@ -110,6 +110,10 @@ CHOICES: dict[str, Choice] = {
     "ia3": Choice("ia3", "full", 1.0),
     "ia3 on input": Choice("ia3", "full", 1.0, train_on_input=True),
     "full": Choice("full", "full", 1.0),
+    "t-lora": Choice("t-lora", 4, 2.0),
+    "t-lora last": Choice("t-lora", 4, 2.0, sig_type="last"),
+    "t-lora middle": Choice("t-lora", 4, 2.0, sig_type="middle", min_rank=2, mask_alpha=0.5),
+    "t-lora drawn": Choice("t-lora", 4, 0.0, use_data_init=False),
 }
 """Every form of every algorithm, by name."""
 

@@ -12,7 +12,7 @@ from engine.networks.choice import Choice
 from engine.networks.dropout import sample_rank_mask_BD
 from engine.networks.glora import Glora
 from engine.networks.layouts_glora import layouts_of, new_layout, old_layout
-from engine.networks.network import build
+from engine.networks.network import build, from_file
 from tests.engine.networks.layers import (
     CHOICES,
     KINDS,
@@ -111,6 +111,19 @@ def test_the_old_layout_holds_the_same_change_in_the_older_formula(kind):
     assert all(again[suffix] is group[suffix] for suffix in group)
     assert new_layout(again) == again
     assert old_layout(old) == old
+
+
+@torch.no_grad()
+@EVERY
+def test_a_file_of_the_old_layout_is_read_as_the_same_network(kind):
+    model = make_model(kind)
+    network = stir(make_network(model, CHOICES["glora"]))
+    (adapter,) = network.adapters.values()
+    old = old_layout(group_of(network))
+    named = {f"{adapter.name}.{suffix}": tensor for suffix, tensor in old.items()}
+
+    (again,) = from_file({"unet": model}, named, {}).adapters.values()
+    assert torch.equal(again.delta(), adapter.delta())
 
 
 def test_where_all_sides_are_equal_the_layout_is_taken_to_be_ours():

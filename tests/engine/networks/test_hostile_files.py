@@ -6,6 +6,7 @@ import json
 import os
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,14 @@ from engine.networks.layouts import sort_out
 from engine.networks.network import from_file
 from engine.networks.reading import grouped
 from engine.safetensors_header import LONGEST_HEADER
-from tests.engine.networks.layers import CHOICES, KINDS, make_model, make_network, stir
+from tests.engine.networks.layers import (
+    CHOICES,
+    KINDS,
+    Transformer2DModel,
+    make_model,
+    make_network,
+    stir,
+)
 
 QUIET = settings(
     deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -329,6 +337,19 @@ def _reads_or_refuses(kind: str, tensors: Tensors, what: str) -> None:
     network.tensors()
 
 
+@pytest.mark.parametrize(
+    "norm", [torch.nn.LayerNorm(24), torch.nn.GroupNorm(4, 24), torch.nn.LayerNorm(36)]
+)
+def test_no_algorithm_of_layers_fits_a_norm_nor_the_other_way_round(norm: torch.nn.Module) -> None:
+    for choice in CHOICES.values():
+        tensors = stir(make_network(make_model("linear"), choice)).tensors()
+        with pytest.raises(NetworkFileError):
+            from_file({"unet": Transformer2DModel(norm)}, tensors, {})
+    tensors = {f"lora_unet_layer.{suffix}": torch.ones(24) for suffix in ("w_norm", "b_norm")}
+    with pytest.raises(NetworkFileError):
+        from_file({"unet": make_model("linear")}, tensors, {})
+
+
 def test_headers_alone_tell_wrong_shapes_without_failing() -> None:
     tensors = stir(make_network(make_model("linear"), CHOICES["lora"])).tensors()
     for change in CHANGES.values():
@@ -435,8 +456,10 @@ def real_files() -> list[tuple[str, bytes]]:
     """A small file of every form of every algorithm."""
     found = []
     for choice in CHOICES.values():
-        tensors = stir(make_network(make_model("linear"), choice)).tensors(torch.float16)
-        found.append(("linear", save(tensors, {"ss_network_dim": "4"})))
+        for kind in KINDS:
+            with suppress(EngineError):  # this form has nothing to do on this kind of layer
+                tensors = stir(make_network(make_model(kind), choice)).tensors(torch.float16)
+                found.append((kind, save(tensors, {"ss_network_dim": "4"})))
     return found
 
 

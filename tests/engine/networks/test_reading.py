@@ -494,6 +494,9 @@ def test_two_names_of_one_layer_are_refused(other: str) -> None:
         from_file({"unet": make_model("linear")}, tensors, {})
     assert "lora_unet_layer" in str(caught.value)
     assert other in str(caught.value)
+    if other != "lycoris_layer":  # whose component only a model tells
+        with pytest.raises(NetworkFileError, match="named twice"):
+            grouped(tensors)
 
 
 def test_one_tensor_in_two_spellings_is_refused() -> None:

@@ -151,7 +151,7 @@ def test_every_algorithm_trains_a_checkpointed_unet(unet, algorithm):
     for step in range(1, STEPS + 1):
         network.begin(step=step, samples=2, timesteps_B=timesteps_B)
         found = loss()
-        losses.append(float(found))
+        losses.append(float(found.detach()))
         optimizer.zero_grad()
         found.backward()
         assert all(parameter.grad is not None for parameter in parameters)

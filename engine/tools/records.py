@@ -1,0 +1,98 @@
+"""Metadata of a file that a tool writes: what the input told, and what was done. No torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from engine.errors import NetworkFileError
+from engine.networks.layout_scales import KEY as ADAPTER_METADATA
+from engine.networks.metadata import recipe_in
+
+TOOL = "lyctui.tool"
+"""A JSON list, one entry for each tool that the file went through."""
+HASHES = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
+ALGO_NAMES = {"lora": "locon", "boft": "boft", "diag-oft": "diag-oft", "t-lora": "tlora"}
+LARGEST_HISTORY = 20_000
+DYNAMIC = "Dynamic"
+"""What kohya's tools write for a rank that differs from module to module."""
+
+
+def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What still holds for a file made of another: all but hashes and the layout's own notes."""
+    gone = (*HASHES, ADAPTER_METADATA)
+    return {key: text for key, text in metadata.items() if key not in gone}
+
+
+def with_record(metadata: Mapping[str, str], entry: Mapping[str, Any]) -> dict[str, str]:
+    """With one more entry of what was done."""
+    history = _history(metadata.get(TOOL, ""))
+    entry = {"version": program_version(), **entry}
+    return dict(metadata) | {TOOL: json.dumps([*history, entry])}
+
+
+def _history(text: str) -> list[Any]:
+    if len(text) > LARGEST_HISTORY:
+        return []
+    try:
+        found = json.loads(text) if text else []
+    except (ValueError, RecursionError):
+        return []
+    return found if isinstance(found, list) else []
+
+
+def with_network(
+    metadata: Mapping[str, str],
+    algorithms: Iterable[str],
+    ranks: Iterable[int | None],
+    alphas: Iterable[float | None],
+) -> dict[str, str]:
+    """With kohya's keys telling the network that is now in the file."""
+    found = dict(metadata)
+    kinds = list(dict.fromkeys(algorithms))
+    plain = kinds == ["lora"]
+    found["ss_network_module"] = "networks.lora" if plain else "lycoris.kohya"
+    if any(rank is not None for rank in ranks):
+        found["ss_network_dim"] = _one(ranks)
+        found["ss_network_alpha"] = _one(alphas)
+    if plain:
+        found.pop("ss_network_args", None)
+    elif kinds:
+        found["ss_network_args"] = json.dumps({"algo": kinds[0]})
+    return found
+
+
+def _one(values: Iterable[float | None]) -> str:
+    found = {value for value in values if value is not None}
+    return f"{next(iter(found)):g}" if len(found) == 1 else DYNAMIC
+
+
+def trained_with(metadata: Mapping[str, str]) -> tuple[str, bool]:
+    """Algorithm and whether the scale went with the root of the rank, as the metadata tell it.
+
+    Empty and False where they do not.
+    """
+    try:
+        args = json.loads(metadata.get("ss_network_args", "{}"))
+    except (ValueError, RecursionError):
+        args = {}
+    args = args if isinstance(args, dict) else {}
+    algorithm = str(args.get("algo", ""))
+    rooted = str(args.get("rs_lora", "")).lower() in ("true", "1", "1.0")
+    try:
+        network = recipe_in(metadata).get("network", {})
+    except NetworkFileError:
+        network = {}
+    if isinstance(network, dict) and network.get("algorithm"):
+        return str(network["algorithm"]), network.get("rs_lora") is True
+    return algorithm, rooted
+
+
+def program_version() -> str:
+    """Version of this program."""
+    try:
+        return version("lyctui")
+    except PackageNotFoundError:
+        return "unknown"
