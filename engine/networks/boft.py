@@ -78,18 +78,20 @@ def stage_order(turns: Tensor) -> Tensor:
 def product_of_stages(turns: Tensor, step: Step) -> Tensor:
     """prod (I + turn) - I over the stages of a step: [K, S, S].
 
-    The change is carried on its own, as with the activations.
+    Blocks double with each stage, by D' = D + (I + D) turn; D is carried without the identity, so
+    that a small turn keeps its digits.
     """
-    size, half = step.size, step.width
-    one = torch.eye(size, dtype=turns.dtype, device=turns.device)
-    change = torch.zeros((), dtype=turns.dtype, device=turns.device)
-    change = change.expand(step.outer, step.inner, size, size)
+    outer, inner, half = step.outer, step.inner, step.width
+    two = torch.eye(2, dtype=turns.dtype, device=turns.device).view(2, 1, 1, 2, 1, 1)
+    change = turns.new_zeros(outer * step.mixed, inner, half, half)
     for bit, turn in enumerate(turns):
         low, high = 2**bit, step.mixed // 2 ** (bit + 1)
-        parts = (step.outer, step.inner, size, high, 2, low, half)
-        blocks = (one + change).view(parts).permute(0, 1, 3, 5, 2, 4, 6).flatten(5)
-        own = turn.view(step.outer, high, low, step.inner, 2 * half, 2 * half)
-        part = blocks @ own.permute(0, 3, 1, 2, 4, 5)
-        placed = part.unflatten(5, (2, half)).permute(0, 1, 4, 2, 5, 3, 6)
-        change = change + placed.reshape(change.shape)
-    return change.reshape(-1, size, size)
+        size = low * half
+        # outer and higher bits, this bit of the row, inner, row, lower bits and place of the column
+        old = change.view(-1, 2, inner, size, low, half)
+        whole = old + torch.eye(size, dtype=turns.dtype, device=turns.device).view(size, low, half)
+        own = turn.view(outer * high, low, inner, 2, half, 2 * half).permute(0, 3, 2, 1, 4, 5)
+        part = whole.transpose(3, 4) @ own
+        part = part.unflatten(5, (2, half)).permute(0, 1, 2, 4, 5, 3, 6)
+        change = (old.unsqueeze(4) * two + part).transpose(1, 2).reshape(-1, inner, 2 * size, 2 * size)
+    return change.reshape(-1, step.size, step.size)

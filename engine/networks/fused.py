@@ -57,13 +57,21 @@ class Reach:
 
         Half precision keeps three digits: a change of 1e-3 of an output that is already rounded would
         be rounded away half the time. A product sums in fp32 on top of what is there, so the small
-        part comes first. Convolutions offer no such sum.
+        part comes first. Convolutions beyond one pixel offer no such sum.
         """
-        if self.stride or folds(x.dtype):
+        if folds(x.dtype) or (self.stride and not self.pointwise()):
             return change.add_(self.output(x, weight, bias))
         change = change.contiguous()
+        if self.stride:
+            _images(change).baddbmm_(_each(weight.flatten(1), x), _images(x))
+            return change if bias is None else change.add_(bias[:, None, None])
         change.view(-1, change.shape[-1]).addmm_(_rows(x), weight.t())
         return change if bias is None else change.add_(bias)
+
+    def pointwise(self) -> bool:
+        """Whether a convolution is a matrix for each pixel."""
+        ones = bool(self.stride) and set(self.shape[2:]) == set(self.stride) == {1}
+        return ones and not any(self.padding)
 
     def input_grad(self, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """Gradient of the input."""
@@ -76,9 +84,12 @@ class Reach:
 
     def input_grad_onto(self, found: Tensor, grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
         """The same added to what is there: that of the change, for the same reason."""
-        if self.stride:
+        if self.stride and (folds(x.dtype) or not self.pointwise()):
             return found.add_(self.input_grad(grad, x, weight))
         found = found.contiguous()
+        if self.stride:
+            _images(found).baddbmm_(_each(weight.flatten(1).t(), x), _images(grad))
+            return found
         found.view(-1, found.shape[-1]).addmm_(_rows(grad), weight)
         return found
 
@@ -201,6 +212,16 @@ def _through(reach: Reach, grad: Tensor, x: Tensor, weight: Tensor | None, delta
 
 def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1])
+
+
+def _images(x: Tensor) -> Tensor:
+    """[B, C, H W] of [B, C, H, W]."""
+    return x.flatten(2)
+
+
+def _each(weight: Tensor, x: Tensor) -> Tensor:
+    """The same matrix for each image."""
+    return weight.expand(x.shape[0], *weight.shape)
 
 
 def dense_change(

@@ -133,6 +133,8 @@ class Lora(Adapter):
         if not (isinstance(layer, nn.Linear) and self._one_node(layer)):
             return super().adapted(x, factor)
         dtype = compute_dtype(x)
+        down: Tensor
+        up: Tensor
         if type(self) is Lora and self.scalar is None:
             down, up, scale = self.weight(DOWN), self.weight(UP), self.size.scale * factor
         else:  # whoever makes other factors of the parameters

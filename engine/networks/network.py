@@ -199,7 +199,8 @@ def _planned(chosen: Iterable[tuple[RealLayer, Choice]]) -> list[Planned]:
         try:
             planned.append((layer, own, shapes_of(layer, own)))
         except RecipeError as error:
-            problems += error.problems
+            # One option that fits no layer is told once.
+            problems += [one for one in error.problems if one not in problems]
     if problems:
         raise RecipeError(*problems)
     return planned

@@ -81,26 +81,12 @@ class Step:
         self._parts(out).add_(part.permute(0, 1, 3, 2, 4, 5))
         return out
 
-    def offset(self, bias: Tensor | None, turn: Tensor, y: Tensor) -> Tensor:
-        """-bias @ turn, which takes a bias out of y @ turn, in a shape that can be added to y."""
-        if bias is None:
-            return y.new_zeros(())
-        column = bias[None, :, None]
-        found = self.add_(torch.zeros_like(column), -self.cut(column), turn)
-        return found[0, :, 0] if y.dim() == 2 else found
-
-    def inner_product(self, y: Tensor, grad: Tensor, bias: Tensor | None) -> Tensor:
-        """(y - bias)^T @ gradient of each block, summed over all places: [K, S, S]."""
-        blocks, grads = self.settled(y), self.settled(grad)
+    def inner_product(self, blocks: Tensor, grads: Tensor, y: Tensor) -> Tensor:
+        """y^T @ gradient of each block, summed over all places: [K, S, S]."""
         if y.dim() == 2:
-            found, places = torch.bmm(blocks.transpose(1, 2), grads), grad.sum(0)
-        else:
-            found = torch.bmm(blocks, grads.transpose(1, 2))
-            found = found.view(len(y), -1, self.size, self.size).sum(0)
-            places = grad.sum((0, 2))
-        if bias is None:
-            return found
-        return found - self.cut(bias[None, :, None]) * self.cut(places[None, :, None]).mT
+            return torch.bmm(blocks.transpose(1, 2), grads)
+        found = torch.bmm(blocks, grads.transpose(1, 2))
+        return found.view(len(y), -1, self.size, self.size).sum(0)
 
     def settled(self, y: Tensor) -> Tensor:
         """Blocks as they are best read more than once: a CPU's products crawl over strided tokens."""
@@ -113,8 +99,8 @@ def rows_first(y: Tensor, steps: tuple[Step, ...]) -> Tensor:
     return y.t().contiguous()[None] if y.dim() == 2 and len(steps) > 1 else y
 
 
-def turned_part(y: Tensor, turns: Turns, steps: tuple[Step, ...], bias: Tensor | None) -> Tensor:
-    """(prod (I + turn) - I) applied to y without its bias, in the shape of y.
+def turned_part(y: Tensor, turns: Turns, steps: tuple[Step, ...]) -> Tensor:
+    """(prod (I + turn) - I) applied to y, which has no bias, in the shape of y.
 
     The change is carried on its own, so that a small one does not drown in y's rounding.
     """
@@ -122,8 +108,6 @@ def turned_part(y: Tensor, turns: Turns, steps: tuple[Step, ...], bias: Tensor |
     change = torch.zeros_like(rows)
     for number, (step, turn) in enumerate(zip(steps, turns, strict=True)):
         now = rows if number == 0 else rows + change
-        if bias is not None:
-            change = change + step.offset(bias, turn, now)
         change = step.add_(change, step.cut(now), turn)
     return change if rows is y else change[0].t()
 
@@ -139,11 +123,11 @@ class Turned(torch.autograd.Function):
         ctx: Any, y: Tensor, bias: Tensor | None, steps: tuple[Step, ...], *turns: Tensor
     ) -> Tensor:
         cast = tuple(turn.to(y.dtype) for turn in turns)
+        own = _without(y, bias)
         if len(steps) == 1:
-            (step,), (turn,) = steps, cast
-            out = step.add_(y + step.offset(bias, turn, y), step.cut(y), turn)
+            out = steps[0].add_(y.clone(), steps[0].cut(own), cast[0])
         else:
-            out = y + turned_part(y, cast, steps, bias)
+            out = y + turned_part(own, cast, steps)
         ctx.steps, ctx.types = steps, tuple(turn.dtype for turn in turns)
         ctx.save_for_backward(out, bias, *cast)
         return out
@@ -152,22 +136,29 @@ class Turned(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         out, bias, *turns = ctx.saved_tensors
-        now, grad = (rows_first(tensor, ctx.steps) for tensor in (out, grad.contiguous()))
+        now = rows_first(_without(out, bias), ctx.steps)
+        grad = rows_first(grad.contiguous(), ctx.steps)
         turn_grads: list[Tensor] = []
         for number in reversed(range(len(turns))):
             step, turn = ctx.steps[number], turns[number]
+            blocks, grads = step.settled(now), step.settled(grad)
             # Given = gave @ (I + turn)^T, so its product with the gradient needs no pass of its own.
-            met = step.inner_product(now, grad, bias).to(ctx.types[number])
+            met = step.inner_product(blocks, grads, now).to(ctx.types[number])
             turn_grads.append(met + turn.to(met.dtype) @ met)
-            back = turn.mT
             if number > 0 or ctx.needs_input_grad[0]:
-                grad = step.add_(grad.clone(), step.cut(grad), back)
+                grad = step.add_(grad.clone(), grads, turn.mT)
             if number > 0:
-                now = step.add_(now + step.offset(bias, back, now), step.cut(now), back)
+                now = step.add_(now.clone(), blocks, turn.mT)
         if not ctx.needs_input_grad[0]:
             return None, None, None, *reversed(turn_grads)
         y_grad = grad if grad.shape == out.shape else grad[0].t()
         return y_grad, None, None, *reversed(turn_grads)
+
+
+def _without(y: Tensor, bias: Tensor | None) -> Tensor:
+    if bias is None:
+        return y
+    return y - (bias if y.dim() == 2 else bias[:, None])
 
 
 def skew(blocks: Tensor) -> Tensor:
@@ -313,7 +304,7 @@ class Rotation(Adapter):
         weight = layer_weight(self.layer)
         turns = self._turns(blocks, rescale)
         rows = weight.to(blocks.dtype).reshape(1, weight.shape[0], -1)
-        return turned_part(rows, turns, self.steps(), None).view(weight.shape)
+        return turned_part(rows, turns, self.steps()).view(weight.shape)
 
     def _turns(self, blocks: Tensor, rescale: Tensor | None) -> Turns:
         # Autocast would take these small products to half precision.
@@ -349,7 +340,7 @@ class Rotation(Adapter):
 
     def _part(self, y: Tensor, bias: Tensor | None, factor: float) -> Tensor:
         turns = tuple(turn.to(y.dtype) for turn in self._own_turns())
-        part = turned_part(self._flat(y), turns, self.steps(), bias)
+        part = turned_part(_without(self._flat(y), bias), turns, self.steps())
         return self._shaped(part * factor, y)
 
     def _plain(self) -> bool:

@@ -338,7 +338,9 @@ def _placed(layer: nn.Module, found: Triplets, rank: int) -> dict[str, Tensor]:
 def _nearest_start(layer: nn.Module, trained: Tensors) -> dict[str, Tensor]:
     """The singular factors of the base that these began at, told by the nearest product."""
     weight = layer_weight(layer)
-    trained = {suffix: tensor.to(weight.device, torch.float32) for suffix, tensor in trained.items()}
+    trained = {
+        suffix: tensor.to(weight.device, torch.float32) for suffix, tensor in trained.items()
+    }
     spectrum = Spectrum(weight.flatten(1))
     rank = trained[Q].shape[0]
     starts = [_placed(layer, spectrum.pick(rank, sig_type), rank) for sig_type in SIG_TYPES]

@@ -16,7 +16,7 @@ from engine.errors import NetworkFileError, Problem
 from engine.inert import inert
 from engine.networks.base import ALPHA, Adapter, Setup, layer_weight
 from engine.networks.dora import SCALE
-from engine.networks.glora import A1, A2, B1, B2
+from engine.networks.glora import A1, A2, B1
 from engine.networks.lokr import T2, W1, W1_A, W1_B, W2, W2_A, W2_B
 from engine.networks.lora import DOWN, MID, UP
 from engine.networks.reading import MISFITS
@@ -250,15 +250,23 @@ def _loha_factors(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
 def _kron_spectrum(module: Module, tensors: Tensors) -> tuple[Spectrum, Shape]:
     """Of a LoKr from those of its halves; the kernel belongs to the second."""
     adapter = module.adapter()  # tells whether the halves fit the layer
-    left = of_matrix(tensors[W1]) if W1 in tensors else of_factors(tensors[W1_A], tensors[W1_B])
-    if W2 in tensors:
-        right = of_matrix(tensors[W2].flatten(1))
-    elif T2 in tensors:
-        right = of_matrix(_tucker_half(tensors).flatten(1))
-    else:
-        right = of_factors(tensors[W2_A], tensors[W2_B])
     shape = tuple(layer_weight(adapter.layer).shape)
-    return of_kron(left, right).scaled(adapter.size.scale), shape
+    left = of_matrix(left_half(tensors))
+    return of_kron(left, half_spectrum(tensors)).scaled(adapter.size.scale), shape
+
+
+def left_half(tensors: Mapping[str, Tensor]) -> Tensor:
+    """w1 of a LoKr."""
+    return tensors[W1] if W1 in tensors else tensors[W1_A] @ tensors[W1_B]
+
+
+def half_spectrum(tensors: Mapping[str, Tensor]) -> Spectrum:
+    """Singular values of a LoKr's w2, its kernel beside the inputs."""
+    if W2 in tensors:
+        return of_matrix(tensors[W2].flatten(1))
+    if T2 in tensors:
+        return of_matrix(_tucker_half(tensors).flatten(1))
+    return of_factors(tensors[W2_A], tensors[W2_B])
 
 
 def _tucker_half(tensors: Mapping[str, Tensor]) -> Tensor:
@@ -298,19 +306,40 @@ def lora_of(
     return Written("lora", tensors, rank, spectrum.norm, error)
 
 
+def two_factors(tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Shape]:
+    """A LoRA as up [O, D] and down [D, I] in fp64, scale in up, and its weight's shape.
+
+    The middle of a tucker goes into the inner factor, exactly.
+    """
+    up, down = tensors[UP].double().flatten(1), tensors[DOWN].double()
+    if MID in tensors:
+        down = torch.einsum("ijhw,jr->irhw", tensors[MID].double(), down.flatten(1))
+    scale = scale_of(tensors, tensors[DOWN].shape[0])
+    return up * scale, down.flatten(1), (up.shape[0], *down.shape[1:])
+
+
 def untucked(module: Module, dtype: torch.dtype) -> Written:
-    """A tucker LoRA as one of two factors, exactly: the middle goes into the inner factor."""
-    tensors = dict(module.tensors)
-    mid, down = tensors.pop(MID).double(), tensors[DOWN].double().flatten(1)
-    exact = torch.einsum("ijhw,jr->irhw", mid, down)
-    tensors[DOWN] = exact.to(dtype)
-    tensors[UP] = tensors[UP].to(dtype)
-    up = module.tensors[UP].double().flatten(1)
-    scale = abs(scale_of(tensors, down.shape[0]))
-    rounded = distance((up, exact.flatten(1)), (tensors[UP].flatten(1), tensors[DOWN].flatten(1)))
-    norm = of_factors(up, exact.flatten(1)).norm
-    written = checked(module.name, cast(tensors, dtype))
-    return Written("lora", written, down.shape[0], norm * scale, rounded * scale)
+    """A tucker LoRA as one of two factors, exactly but for the rounding."""
+    up, down, shape = two_factors(module.tensors)
+    return factors_as_lora(module.name, up, down, shape, dtype)
+
+
+@torch.no_grad()
+def factors_as_lora(
+    name: str, up_OD: Tensor, down_DI: Tensor, shape: Shape, dtype: torch.dtype
+) -> Written:
+    """Factors as they are, in a number format, with a scale of 1."""
+    rank, ones = down_DI.shape[0], (1,) * len(shape[2:])
+    tensors = {
+        UP: up_OD.to(dtype).reshape(shape[0], rank, *ones).contiguous(),
+        DOWN: down_DI.to(dtype).reshape(rank, *shape[1:]).contiguous(),
+        ALPHA: torch.tensor(float(rank)),
+    }
+    checked(name, tensors)
+    error = distance((up_OD, down_DI), (tensors[UP].flatten(1), tensors[DOWN].flatten(1)))
+    # The norm of a product of factors is the distance to nothing.
+    norm = distance((up_OD, down_DI), (torch.zeros_like(up_OD), torch.zeros_like(down_DI)))
+    return Written("lora", tensors, rank, norm, error)
 
 
 # LoKr, GLoRA, DoRA -----------------------------------------------------------------------------
@@ -331,8 +360,8 @@ def plain_lokr(module: Module, dtype: torch.dtype) -> Written:
         tensors[ALPHA] = torch.tensor(scale * tensors[W1_B].shape[0])
     tensors[W2] = half.to(dtype)
     written = checked(module.name, cast(tensors, dtype))
-    left = tensors[W1] if W1 in tensors else tensors[W1_A].double() @ tensors[W1_B].double()
-    size = float(left.double().norm()) * (1.0 if W1 in tensors else abs(scale))
+    left = left_half({suffix: tensor.double() for suffix, tensor in tensors.items()})
+    size = float(left.norm()) * (1.0 if W1 in tensors else abs(scale))
     error = float((written[W2].double() - half).norm()) * size
     return Written("lokr", written, None, float(half.norm()) * size, error)
 
@@ -345,9 +374,6 @@ def without_alpha(module: Module) -> Module:
     if scale != 1:
         tensors |= {suffix: module.tensors[suffix].float() * scale for suffix in (A1, B1)}
     return replace(module, tensors=tensors)
-
-
-GLORA = (A1, A2, B1, B2)
 
 
 @torch.no_grad()

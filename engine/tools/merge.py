@@ -225,7 +225,7 @@ class _Merge:
             change = delta if slot is target.layer.weight else bias
             if change is None:
                 continue
-            change = change.mul_(part.strength) if change is not layer.weight else change
+            change.mul_(part.strength)
             summed = change if summed is None else summed.add_(change)
         assert summed is not None, "a bias is touched only where something changes it"
         return summed

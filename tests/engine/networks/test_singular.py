@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.networks.singular import Spectrum, Triplets
+from engine.networks.singular import Spectrum, Triplets, leading_vectors
 
 PLACES = {"principal": slice(0, 4), "middle": slice(10, 14), "last": slice(20, 24)}
 
@@ -66,3 +66,39 @@ def test_no_more_triplets_than_there_are():
     assert found.values_D.shape == (3,)
     torch.testing.assert_close(product(found).float(), weight)
 
+
+def large_weight(power: float) -> Tensor:
+    """1000 x 1200, with values that fall as a power of their number."""
+    generator = torch.Generator().manual_seed(3)
+    normal = torch.randn(1000, 1200, generator=generator)
+    return normal * torch.arange(1, 1001)[:, None] ** -power
+
+
+def test_leading_vectors_of_a_large_weight_are_those_of_all(monkeypatch):
+    weight = large_weight(0.2)
+    calls = []
+    real = torch.linalg.eigh
+    monkeypatch.setattr(torch.linalg, "eigh", lambda m: calls.append(len(m)) or real(m))
+
+    found = Spectrum(weight).pick(16, "principal")
+
+    assert max(calls) <= 500  # the whole matrix was not taken apart
+    values, vectors = real(weight.double() @ weight.double().t())
+    vectors = vectors.flip(1)[:, :16]
+    wanted = vectors @ (vectors.t() @ weight.double())
+    assert (product(found) - wanted).norm() / wanted.norm() < 1e-5
+    torch.testing.assert_close(found.values_D.double(), values.flip(0)[:16].sqrt())
+
+
+def test_vectors_that_a_small_space_does_not_hold_are_not_taken(monkeypatch):
+    weight = large_weight(0.0).double()
+    monkeypatch.setattr("engine.networks.singular.KRYLOV_PART", 0.15)
+
+    assert leading_vectors(weight @ weight.t(), 8) is None
+
+
+def test_many_vectors_and_small_weights_are_found_with_all_others():
+    weight = large_weight(0.2).double()
+
+    assert leading_vectors(weight @ weight.t(), 64) is None
+    assert leading_vectors(torch.eye(100).double(), 4) is None

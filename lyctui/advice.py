@@ -1,0 +1,419 @@
+"""What the guides advise after a training that went wrong, or for a wish: concrete changes. No torch.
+
+Each change is a few answers with the guide that says so and why; what it would come to in numbers is
+told by `network_numbers`. A change that changes nothing is not offered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from engine.networks.shapes import WITH_DORA
+from lyctui import text
+from lyctui.algorithms import algorithm_answers, with_answers
+from lyctui.fields import number_text
+from lyctui.network_numbers import Impossible, Numbers, Outcome, outcome
+
+if TYPE_CHECKING:
+    from lyctui.wizard import Wizard
+
+MOST_CHANGES = 4
+USUAL_EXPOSURES = 100
+"""How often guide 001 shows each picture of a subject."""
+STYLE_EXPOSURES = 35
+"""The same for a style: 30 to 40."""
+IA3_RATE = 5e-3
+LARGEST_RANK = 64
+"""Above it guide 001 sees waste; guide 002 doubles it from a hundred pictures on."""
+LARGEST_LOHA = 32
+MANY_PICTURES = 100
+SMALLEST_RANK = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A few answers that belong together."""
+
+    title: str
+    reason: str
+    answers: dict[str, Any]
+    """None takes the recommended value again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The answers as they are, as far as advice depends on them."""
+
+    wizard: Wizard
+
+    def __getitem__(self, path: str) -> Any:
+        return self.wizard.effective(path)
+
+    @property
+    def algorithm(self) -> str:
+        """The chosen algorithm."""
+        return self.wizard.draft.algorithm
+
+    @property
+    def rank(self) -> int | None:
+        """The rank, where it is a number."""
+        rank = self["network.rank"]
+        return rank if isinstance(rank, int) else None
+
+    @property
+    def pictures(self) -> int:
+        """Training pictures, 0 while they are not known."""
+        survey = self.wizard.survey
+        return survey.training_images if survey is not None else 0
+
+    def become(self, name: str, **settings: Any) -> dict[str, Any]:
+        """Answers that choose an algorithm and settings of its own."""
+        chosen = algorithm_answers(self.wizard.draft, name) if name != self.algorithm else {}
+        return chosen | {f"network.{key}": value for key, value in settings.items()}
+
+
+Maker = Callable[[Now], Change | None]
+
+
+# more is learnt -----------------------------------------------------------------------------
+
+
+def _near_full(now: Now) -> Change:
+    """Guide 003's answer to a LoRA that misses details."""
+    four = now.algorithm == "lokr" and now["network.rank"] == "full" and now["network.factor"] == 8
+    factor = 4 if four else 8
+    return Change(
+        f"LoKr, factor {factor}, full rank",
+        "Guide 003: where a LoRA misses fine details, LoKr with a factor of 4 to 8 and full rank "
+        "learns more. A smaller factor learns more still, in a larger file.",
+        now.become("lokr", factor=factor, rank="full"),
+    )
+
+
+def _higher_rank(now: Now) -> Change | None:
+    rank = now.rank
+    if rank is None or now.algorithm in ("lokr", "diag-oft", "boft"):
+        return None
+    many = now.pictures >= MANY_PICTURES
+    most = LARGEST_LOHA if now.algorithm == "loha" else LARGEST_RANK * (2 if many else 1)
+    new = min(2 * rank, most)
+    if new <= rank:
+        return None
+    why = (
+        "Guide 001: LoHa up to rank 32."
+        if now.algorithm == "loha"
+        else "Guide 002: 32 for about 30 pictures, 64 from 50, 128 from 100. Guide 001 sees waste "
+        "above 64."
+    )
+    return Change(f"Rank {new} instead of {rank}", why, _rank_answers(now, new))
+
+
+def _rank_answers(now: Now, rank: int) -> dict[str, Any]:
+    """A rank, and an alpha that keeps the scale where one was set."""
+    answers: dict[str, Any] = {"network.rank": rank}
+    alpha = now.wizard.draft.value("network.alpha")
+    if alpha and now.rank:
+        answers["network.alpha"] = alpha / now.rank * rank
+    return answers
+
+
+def _alpha_as_rank(now: Now) -> Change | None:
+    rank, alpha = now.rank, now["network.alpha"]
+    if rank is None or not alpha or alpha >= rank:
+        return None
+    return Change(
+        f"Alpha {rank} instead of {number_text(alpha)}",
+        f"Guide 001 sets alpha to the rank. Every change counts {text.significant(rank / alpha, 2)} "
+        "times as much, as if the learning rate were so much higher.",
+        {"network.alpha": float(rank)},
+    )
+
+
+def _dora(now: Now) -> Change | None:
+    if now.algorithm not in WITH_DORA or now["network.dora"] != "off":
+        return None
+    return Change(
+        "DoRA on the input axis",
+        "Guide 001 finds DoRA worth a look. Its paper (Liu et al. 2024) learns finer detail at the "
+        "same rank, by training the size of each input on its own.",
+        {"network.dora": "input"},
+    )
+
+
+def _more_epochs(now: Now) -> Change | None:
+    repeats, epochs = now["data.repeats"] or 1, now["train.epochs"] or 1
+    exposures = repeats * epochs
+    if exposures >= USUAL_EXPOSURES:
+        return None
+    new = math.ceil(USUAL_EXPOSURES / repeats)
+    return Change(
+        f"{new} epochs instead of {epochs}",
+        f"Guide 001 begins with {USUAL_EXPOSURES} exposures of each picture; here are {exposures}. "
+        "Mushy, incomplete details are its sign of too short a training.",
+        {"train.epochs": new},
+    )
+
+
+def _ia3_rate(now: Now) -> Change | None:
+    rate = now["optim.lr"] or 0.0
+    if now.algorithm != "ia3" or rate >= IA3_RATE or now["optim.optimizer"] == "prodigy":
+        return None
+    return Change(
+        "Learning rate 5e-3",
+        f"Guide 001: (IA)³ wants 5e-3 to 1e-2. With {number_text(rate)} it learns next to nothing.",
+        _rates(now, IA3_RATE),
+    )
+
+
+def _rates(now: Now, rate: float) -> dict[str, Any]:
+    """One rate for every part that is trained."""
+    answers: dict[str, Any] = {"optim.lr": rate}
+    if now.wizard.draft.value("optim.unet_lr"):
+        answers["optim.unet_lr"] = rate
+    if now["optim.te_lr"]:
+        answers["optim.te_lr"] = rate
+    return answers
+
+
+def _whole_layers(now: Now) -> Change:
+    convolutions = now.algorithm == "full"
+    more = {"targets": "full"} if convolutions else {}
+    return Change(
+        "Full, convolutions too" if convolutions else "Full: the layers themselves",
+        "Guide 003: for the best model train the layers themselves, with well-chosen pictures.",
+        now.become("full", **more),
+    )
+
+
+# less is learnt -----------------------------------------------------------------------------
+
+
+def _plain_lora(now: Now) -> Change | None:
+    if now.algorithm != "locon":
+        return None
+    return Change(
+        "LoRA, without convolutions",
+        "Guide 001 found that LoCon overfits sooner than a LoRA, and went back.",
+        now.become("lora", targets="attn-mlp"),
+    )
+
+
+def _loha(now: Now) -> Change:
+    lora = now.rank if now.algorithm in ("lora", "locon", "dylora", "t-lora") else None
+    rank = max(SMALLEST_RANK, min(LARGEST_LOHA, lora // 2)) if lora else 16
+    return Change(
+        f"LoHa, rank {rank}",
+        "Guide 003: LoHa damps what is learnt. It takes less of the pictures' own style, changes "
+        "pose and style more easily and mixes concepts with less pollution.",
+        now.become("loha", rank=rank),
+    )
+
+
+def _small_lokr(now: Now) -> Change:
+    return Change(
+        "LoKr, factor -1, full rank",
+        "Guide 003: LoKr with a large factor, which -1 gives, learns the broad idea in a file of "
+        "1 to 2 MB. It is harder to move to another base.",
+        now.become("lokr", factor=-1, rank="full"),
+    )
+
+
+def _lower_rank(now: Now) -> Change | None:
+    rank = now.rank
+    if rank is None or rank < 2 * SMALLEST_RANK or now.algorithm in ("diag-oft", "boft"):
+        return None
+    return Change(
+        f"Rank {rank // 2} instead of {rank}",
+        "Guide 003: a lower rank where too much is learnt. Guide 001: 8 is enough where the base "
+        "knows something similar.",
+        _rank_answers(now, rank // 2),
+    )
+
+
+def _ia3(now: Now) -> Change:
+    return Change(
+        "(IA)³ with a rate of 5e-3",
+        "Guide 003 names it where a network learns too well. Guide 001: very small, good with "
+        "styles, and only with a high rate, 5e-3 to 1e-2.",
+        now.become("ia3") | ({} if now["optim.optimizer"] == "prodigy" else _rates(now, IA3_RATE)),
+    )
+
+
+def _diag_oft(now: Now) -> Change:
+    return Change(
+        "Diag-OFT",
+        "Guide 001: it keeps what is beside the subject, backgrounds and poses, as the base knows "
+        "it, and trains fast.",
+        now.become("diag-oft"),
+    )
+
+
+# wishes -------------------------------------------------------------------------------------
+
+
+def _small_lora(now: Now) -> Change:
+    return Change(
+        "LoRA, rank 8",
+        "Every program reads it. Guide 001: 8 is enough where the base knows something similar; "
+        "guide 003 got 9.5 MB with it.",
+        now.become("lora", rank=8, targets="attn-mlp"),
+    )
+
+
+def _thin_lokr(now: Now) -> Change:
+    return Change(
+        "LoKr, factor 4, rank 8",
+        "Guide 003's 2.8 MB: a small factor, and a low rank in the second one.",
+        now.become("lokr", factor=4, rank=8),
+    )
+
+
+def _locon(now: Now) -> Change:
+    return Change(
+        "LoCon, rank 32, convolutions 16",
+        "Guide 001 recommends LoCon for styles and for concepts: texture lies in the convolutions. "
+        "Rank 32 at most, 16 for convolutions, more may harm.",
+        now.become("locon", rank=32, conv_rank=16, conv_alpha=8.0, targets="full"),
+    )
+
+
+def _glora(now: Now) -> Change:
+    return Change(
+        "GLoRA, rank 16",
+        "Guide 001: very good at what is general, styles and concepts, less so at one subject.",
+        now.become("glora", rank=16),
+    )
+
+
+def _style_epochs(now: Now) -> Change | None:
+    repeats, epochs = now["data.repeats"] or 1, now["train.epochs"] or 1
+    new = max(1, round(STYLE_EXPOSURES / repeats))
+    if 30 <= repeats * epochs <= 40:
+        return None
+    return Change(
+        f"{new} {'epoch' if new == 1 else 'epochs'} instead of {epochs}",
+        f"Guide 001: styles settle after 30 to 40 exposures of each picture; here are "
+        f"{repeats * epochs}. It wants 50 to 200 pictures.",
+        {"train.epochs": new},
+    )
+
+
+def _full_lokr_everywhere(now: Now) -> Change:
+    return Change(
+        "LoKr, factor 4, full rank, convolutions too",
+        "Guide 003's nearest to full training: 113 MB, in every program that reads LoKr.",
+        now.become("lokr", factor=4, rank="full", targets="full"),
+    )
+
+
+def _full_layers(now: Now) -> Change:
+    return Change(
+        "Full, attention and feed-forward",
+        "Guide 003: the best model is trained whole; saved so it loads like a LoRA. It stays with "
+        "these layers in most cases.",
+        now.become("full", targets="attn-mlp"),
+    )
+
+
+def _full_everything(now: Now) -> Change:
+    return Change(
+        "Full, convolutions too",
+        "Guide 003's largest: 1.8 GB, and the most memory of all.",
+        now.become("full", targets="full"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One question, and the changes that answer it, the first ones first."""
+
+    title: str
+    note: str
+    makers: tuple[Maker, ...]
+
+
+TOPICS: dict[str, Topic] = {
+    "little": Topic(
+        "Learnt too little",
+        "details are missing, mushy, the subject hardly shows",
+        (_ia3_rate, _near_full, _higher_rank, _dora, _more_epochs, _alpha_as_rank, _whole_layers),
+    ),
+    "well": Topic(
+        "Learnt too well",
+        "stiff poses, burnt colours, the pictures' style leaks",
+        (_plain_lora, _loha, _lower_rank, _small_lokr, _ia3, _diag_oft),
+    ),
+    "small": Topic(
+        "Small file",
+        "as little space as possible",
+        (_small_lokr, _ia3, _thin_lokr, _small_lora),
+    ),
+    "style": Topic(
+        "A style",
+        "a manner of drawing or photographing",
+        (_locon, _style_epochs, _glora, _ia3),
+    ),
+    "several": Topic(
+        "Several concepts",
+        "in one file, or mixed with other networks",
+        (_loha, _locon, _small_lokr, _near_full),
+    ),
+    "best": Topic(
+        "Best quality",
+        "size does not matter",
+        (_full_layers, _full_everything, _full_lokr_everywhere, _near_full),
+    ),
+}
+"""The flow of guides 001 (part 7) and 003 (short version)."""
+
+
+def changes(wizard: Wizard, topic: str) -> tuple[Change, ...]:
+    """Two to four changes of the present answers, those that the guides name first."""
+    now = Now(wizard)
+    found: dict[str, Change] = {}
+    for make in TOPICS[topic].makers:
+        change = make(now)
+        if change is not None and _changes_something(now, change):
+            found.setdefault(change.title, change)
+    return tuple(found.values())[:MOST_CHANGES]
+
+
+def _changes_something(now: Now, change: Change) -> bool:
+    return any(
+        path in now.wizard.draft.answers if value is None else now[path] != value
+        for path, value in change.answers.items()
+    )
+
+
+def outcome_of(wizard: Wizard, change: Change) -> Outcome:
+    """What the run would come to with a change."""
+    return outcome(wizard, with_answers(wizard.draft, change.answers))
+
+
+def consequence(before: Outcome | None, after: Outcome | None) -> str:
+    """ "File 37.7 → 12.3 MB · memory 8.9 → 8.7 GiB · speed 1.00 → 0.83 · loads in CAFDL → CAF--"."""
+    if after is None:
+        return "…"
+    if isinstance(after, Impossible):
+        return f"Not possible now: {after.words}"
+    old = before if isinstance(before, Numbers) else None
+    return " · ".join(
+        f"{name} {_step(old and show(old), show(after))}"
+        for name, show in (
+            ("file", lambda one: text.filesize(one.file_bytes)),
+            ("memory", lambda one: text.memory(one.memory_bytes)),
+            ("speed", lambda one: f"{one.speed:.2f}"),
+            ("loads in", lambda one: one.letters),
+        )
+    )
+
+
+def _step(before: str | None, after: str) -> str:
+    if before is None or before == after:
+        return after
+    first, _, unit = before.rpartition(" ")
+    shared = unit and after.endswith(f" {unit}")
+    return f"{first if shared else before} → {after}"
