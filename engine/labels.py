@@ -11,6 +11,7 @@ from engine import __version__
 from engine.data.captions import split_tags
 from engine.networks.metadata import NetworkFacts, network_metadata
 from engine.runs import START_PREFIX
+from engine.settings.network import asked
 from engine.settings.toml import portable
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from engine.data.survey import Survey
     from engine.outputs import Tally
     from engine.settings import Recipe
-from engine.settings.network import asked
 
 
 def file_metadata(recipe: Recipe, training: Training, place: Place, tally: Tally) -> dict[str, str]:

@@ -81,8 +81,10 @@ Maker = Callable[[Now], Change | None]
 # more is learnt -----------------------------------------------------------------------------
 
 
-def _near_full(now: Now) -> Change:
+def _near_full(now: Now) -> Change | None:
     """Guide 003's answer to a LoRA that misses details."""
+    if now.algorithm == "full":
+        return None
     four = now.algorithm == "lokr" and now["network.rank"] == "full" and now["network.factor"] == 8
     factor = 4 if four else 8
     return Change(
@@ -178,6 +180,25 @@ def _rates(now: Now, rate: float) -> dict[str, Any]:
     return answers
 
 
+def _higher_rate(now: Now) -> Change | None:
+    return _other_rate(now, 2.0, "Guide 002: with too low a rate it does not learn the subject.")
+
+
+def _other_rate(now: Now, factor: float, why: str) -> Change | None:
+    rate, text_rate = now["optim.lr"], now["optim.te_lr"]
+    if not rate or now["optim.optimizer"] == "prodigy":
+        return None
+    new = float(f"{rate * factor:.2g}")
+    answers = {"optim.lr": new}
+    for path in ("optim.unet_lr", "optim.te_lr"):
+        if now.wizard.draft.value(path):
+            answers[path] = float(f"{now[path] * factor:.2g}")
+    if text_rate and "optim.te_lr" not in answers:
+        answers["optim.te_lr"] = float(f"{text_rate * factor:.2g}")
+    title = f"Learning rate {number_text(new)} instead of {number_text(rate)}"
+    return Change(title, f"{why} The text encoder's rate goes along.", answers)
+
+
 def _whole_layers(now: Now) -> Change:
     convolutions = now.algorithm == "full"
     more = {"targets": "full"} if convolutions else {}
@@ -189,6 +210,24 @@ def _whole_layers(now: Now) -> Change:
 
 
 # less is learnt -----------------------------------------------------------------------------
+
+
+def _fewer_epochs(now: Now) -> Change | None:
+    repeats, epochs = now["data.repeats"] or 1, now["train.epochs"] or 1
+    new = math.ceil(USUAL_EXPOSURES / repeats)
+    if repeats * epochs <= USUAL_EXPOSURES or new >= epochs:
+        return None
+    return Change(
+        f"{new} {'epoch' if new == 1 else 'epochs'} instead of {epochs}",
+        f"Guide 001 begins with {USUAL_EXPOSURES} exposures of each picture; here are "
+        f"{repeats * epochs}. Burnt colours and stiff poses are its signs of too long a training; "
+        "an epoch that was saved earlier may be right already.",
+        {"train.epochs": new},
+    )
+
+
+def _lower_rate(now: Now) -> Change | None:
+    return _other_rate(now, 0.7, "Guide 002: too high a rate burns; some bases want 6e-5 to 8e-5.")
 
 
 def _plain_lora(now: Now) -> Change | None:
@@ -233,7 +272,9 @@ def _lower_rank(now: Now) -> Change | None:
     )
 
 
-def _ia3(now: Now) -> Change:
+def _ia3(now: Now) -> Change | None:
+    if now.algorithm == "ia3":
+        return None
     return Change(
         "(IA)³ with a rate of 5e-3",
         "Guide 003 names it where a network learns too well. Guide 001: very small, good with "
@@ -301,7 +342,9 @@ def _style_epochs(now: Now) -> Change | None:
     )
 
 
-def _full_lokr_everywhere(now: Now) -> Change:
+def _full_lokr_everywhere(now: Now) -> Change | None:
+    if now.algorithm == "full":
+        return None
     return Change(
         "LoKr, factor 4, full rank, convolutions too",
         "Guide 003's nearest to full training: 113 MB, in every program that reads LoKr.",
@@ -339,12 +382,21 @@ TOPICS: dict[str, Topic] = {
     "little": Topic(
         "Learnt too little",
         "details are missing, mushy, the subject hardly shows",
-        (_ia3_rate, _near_full, _higher_rank, _dora, _more_epochs, _alpha_as_rank, _whole_layers),
+        (
+            _ia3_rate,
+            _near_full,
+            _higher_rank,
+            _dora,
+            _more_epochs,
+            _alpha_as_rank,
+            _whole_layers,
+            _higher_rate,
+        ),
     ),
     "well": Topic(
         "Learnt too well",
         "stiff poses, burnt colours, the pictures' style leaks",
-        (_plain_lora, _loha, _lower_rank, _small_lokr, _ia3, _diag_oft),
+        (_fewer_epochs, _plain_lora, _loha, _lower_rank, _small_lokr, _ia3, _diag_oft, _lower_rate),
     ),
     "small": Topic(
         "Small file",
@@ -371,14 +423,30 @@ TOPICS: dict[str, Topic] = {
 
 
 def changes(wizard: Wizard, topic: str) -> tuple[Change, ...]:
-    """Two to four changes of the present answers, those that the guides name first."""
+    """At most four changes of the present answers, those that the guides name first."""
     now = Now(wizard)
     found: dict[str, Change] = {}
     for make in TOPICS[topic].makers:
         change = make(now)
         if change is not None and _changes_something(now, change):
             found.setdefault(change.title, change)
-    return tuple(found.values())[:MOST_CHANGES]
+    offered = tuple(found.values())
+    if topic == "small":
+        offered = _smaller(wizard, offered)
+    return offered[:MOST_CHANGES]
+
+
+def _smaller(wizard: Wizard, offered: tuple[Change, ...]) -> tuple[Change, ...]:
+    """Those that make the file smaller."""
+    now = outcome(wizard, wizard.draft)
+    if not isinstance(now, Numbers):
+        return offered
+    sizes = [(change, outcome_of(wizard, change)) for change in offered]
+    return tuple(
+        change
+        for change, after in sizes
+        if isinstance(after, Numbers) and after.file_bytes < now.file_bytes
+    )
 
 
 def _changes_something(now: Now, change: Change) -> bool:

@@ -195,6 +195,9 @@ def _case(choice: Choice) -> str:
 # choosing -----------------------------------------------------------------------------------
 
 SIZES = ("network.rank", "network.alpha", "network.conv_rank", "network.conv_alpha")
+RATES = ("optim.lr", "optim.unet_lr", "optim.te_lr")
+HIGH_RATE = 1e-3
+"""What (IA)³ needs and nothing else bears."""
 SIZED_ALIKE = {
     "lora": "lora",
     "locon": "lora",
@@ -215,7 +218,7 @@ def algorithm_answers(draft: Draft, name: str) -> dict[str, Any]:
     """What choosing an algorithm answers; None takes the recommended value again.
 
     LoCon without convolutions would be LoRA. A rank that was given for another kind of network is
-    not taken along: 32 is usual for LoRA, a quarter of everything for LoHa, and "full" is LoKr's.
+    not taken along, since it means something else there; nor is the high rate of an (IA)³.
     """
     chosen: dict[str, Any] = {"network.algorithm": name}
     if name == "locon" and draft.origin("network.targets") != "you":
@@ -228,6 +231,8 @@ def algorithm_answers(draft: Draft, name: str) -> dict[str, Any]:
         chosen["network.targets"] = None
     if not sized_alike(draft.algorithm, name):
         chosen |= {path: None for path in SIZES if path in draft.answers}
+    if draft.algorithm == "ia3" and name != "ia3":
+        chosen |= {path: None for path in RATES if (draft.answers.get(path) or 0.0) >= HIGH_RATE}
     return chosen
 
 

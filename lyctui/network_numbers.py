@@ -85,7 +85,9 @@ def outcomes(wizard: Wizard) -> dict[str, Outcome]:
     found: dict[str, Outcome] = {}
     for name in algorithms():
         draft = wizard.draft
-        trial = with_answers(draft, algorithm_answers(draft, name) if name != draft.algorithm else {})
+        trial = with_answers(
+            draft, algorithm_answers(draft, name) if name != draft.algorithm else {}
+        )
         found[name] = outcome(wizard, trial)
     return found
 
@@ -145,7 +147,7 @@ def _numbers(filled: Filled, wizard: Wizard) -> Outcome:
         left_out=_left_out(every, trained, planned, choice),
         speed=speed_of(choice, convolutions=any(spans(layer.kernel) for layer, _ in planned)),
         stars=stars_of(choice.algorithm, choice.factor if choice.algorithm == "lokr" else None),
-        readings=readings(recipe, base, planned),
+        readings=readings(tensors, planned, base.family),
         unlimited=_unlimited(planned),
         blocks=blocks,
     )

@@ -93,5 +93,7 @@ def product_of_stages(turns: Tensor, step: Step) -> Tensor:
         own = turn.view(outer * high, low, inner, 2, half, 2 * half).permute(0, 3, 2, 1, 4, 5)
         part = whole.transpose(3, 4) @ own
         part = part.unflatten(5, (2, half)).permute(0, 1, 2, 4, 5, 3, 6)
-        change = (old.unsqueeze(4) * two + part).transpose(1, 2).reshape(-1, inner, 2 * size, 2 * size)
+        change = (
+            (old.unsqueeze(4) * two + part).transpose(1, 2).reshape(-1, inner, 2 * size, 2 * size)
+        )
     return change.reshape(-1, step.size, step.size)

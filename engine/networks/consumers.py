@@ -196,7 +196,8 @@ def rows_of(part: Part) -> list[str]:
 def _verdict(
     consumer: Consumer, parts: tuple[Part, ...], cells: list[tuple[Part, Cell]]
 ) -> Verdict:
-    worst = max((cell.level for _, cell in cells), key=BADNESS.__getitem__, default="yes")
+    levels: list[Level] = [cell.level for _, cell in cells] or ["yes"]
+    worst = max(levels, key=lambda level: BADNESS[level])
     reasons = list(dict.fromkeys(cell.reason for _, cell in cells if cell.level == worst))
     reason = "; ".join(filter(None, reasons))
     if worst != "no" or len(parts) == 1:

@@ -310,7 +310,9 @@ class Rotation(Adapter):
         # Autocast would take these small products to half precision.
         with torch.autocast(blocks.device.type, enabled=False):
             q = skew(blocks)
-            return self.turns(q * clip(q, self.limit()), None if rescale is None else rescale.flatten())
+            return self.turns(
+                q * clip(q, self.limit()), None if rescale is None else rescale.flatten()
+            )
 
     def _own_turns(self) -> Turns:
         rescale = self.weight(RESCALE) if self.has(RESCALE) else None

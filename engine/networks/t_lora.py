@@ -27,21 +27,24 @@ from engine.networks.base import (
     Tensors,
     compute_dtype,
     convolve,
-    kernel_of,
     layer_weight,
 )
-from engine.networks.choice import Choice, SigType
+from engine.networks.choice import Choice
 from engine.networks.dropout import activation_mask, sample_rank_mask_BD
 from engine.networks.lora import DOWN, UP, LoraLinear
 from engine.networks.shapes import BASE_FACTORS, Shapes
-from engine.networks.singular import Spectrum, Triplets
+from engine.networks.singular import Spectrum
+from engine.networks.t_lora_start import (
+    FACTORS,
+    LAMBDA,
+    P,
+    Q,
+    factor_shapes,
+    nearest_start,
+    placed,
+)
 
-Q, P, LAMBDA = "q_layer.weight", "p_layer.weight", "lambda_layer"
-FACTORS = (Q, P, LAMBDA)
 SHRUNK = "shrunk"
-SIG_TYPES: tuple[SigType, ...] = ("principal", "last", "middle")
-FARTHEST_START = 0.8
-"""A trained product is nearer to its start than this; from any other it is about 1 or more away."""
 TEXT_ENCODERS = "lora_te"
 
 
@@ -76,7 +79,7 @@ class TLora(Adapter):
     def read_size(cls, layer: nn.Module, tensors: Tensors) -> Size:
         """The rank is the first axis of Q."""
         rank = tensors[Q].shape[0]
-        expected = _shapes(layer, rank)
+        expected = factor_shapes(layer, rank)
         found = [suffix for suffix in BASE_FACTORS if suffix in tensors]
         if found and len(found) != len(BASE_FACTORS):
             raise ValueError(f"it has {', '.join(found)} without the rest of {BASE_FACTORS}")
@@ -91,7 +94,7 @@ class TLora(Adapter):
     @classmethod
     def read_weights(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
         """The trained factors in the layer's form."""
-        shapes = _shapes(layer, tensors[Q].shape[0])
+        shapes = factor_shapes(layer, tensors[Q].shape[0])
         return {suffix: tensors[suffix].reshape(shapes[suffix]) for suffix in FACTORS}
 
     @classmethod
@@ -101,13 +104,13 @@ class TLora(Adapter):
         lycoris-lora writes none. Raises ValueError where they do not begin at singular values of
         this base: random starts and those of another base cannot be found again.
         """
-        shapes = _shapes(layer, tensors[Q].shape[0])
+        shapes = factor_shapes(layer, tensors[Q].shape[0])
         if BASE_FACTORS[0] in tensors:
             return {
                 suffix: tensors[suffix].reshape(shapes[suffix]).float() for suffix in BASE_FACTORS
             }
         trained = cls.read_weights(layer, tensors)
-        found = _nearest_start(layer, trained)
+        found = nearest_start(layer, trained)
         return dict(zip(BASE_FACTORS, found.values(), strict=True))
 
     @classmethod
@@ -123,7 +126,7 @@ class TLora(Adapter):
             size = (weight.shape[0], weight[0].numel())
             drawn = torch.randn(size, generator=generator(seed, f"init:{name}.base"))
             matrix_OI = drawn.to(weight.device) / rank
-        return _placed(layer, Spectrum(matrix_OI).pick(rank, choice.sig_type), rank)
+        return placed(layer, Spectrum(matrix_OI).pick(rank, choice.sig_type), rank)
 
     @classmethod
     def fresh_fixed(
@@ -321,48 +324,3 @@ def as_lora(tensors: Tensors) -> dict[str, Tensor]:
         DOWN: wide_down.view(down.shape).float().contiguous(),
         ALPHA: torch.tensor(2 * alpha, dtype=torch.float32),
     }
-
-
-def _placed(layer: nn.Module, found: Triplets, rank: int) -> dict[str, Tensor]:
-    """Singular triplets as factors in the layer's form; ranks beyond those there are stay 0."""
-    more = rank - len(found.values_D)
-    factors = {
-        Q: F.pad(found.right_DI, (0, 0, 0, more)),
-        P: F.pad(found.left_OD, (0, more)),
-        LAMBDA: F.pad(found.values_D, (0, more)),
-    }
-    shapes = _shapes(layer, rank)
-    return {suffix: tensor.reshape(shapes[suffix]) for suffix, tensor in factors.items()}
-
-
-def _nearest_start(layer: nn.Module, trained: Tensors) -> dict[str, Tensor]:
-    """The singular factors of the base that these began at, told by the nearest product."""
-    weight = layer_weight(layer)
-    trained = {
-        suffix: tensor.to(weight.device, torch.float32) for suffix, tensor in trained.items()
-    }
-    spectrum = Spectrum(weight.flatten(1))
-    rank = trained[Q].shape[0]
-    starts = [_placed(layer, spectrum.pick(rank, sig_type), rank) for sig_type in SIG_TYPES]
-    distances = [_distance(trained, start) for start in starts]
-    nearest = min(range(len(starts)), key=lambda place: distances[place])
-    if not distances[nearest] <= FARTHEST_START:
-        raise ValueError(
-            f"it holds no {BASE_FACTORS[0]}, and began at another base or at random factors"
-        )
-    return starts[nearest]
-
-
-def _distance(trained: Tensors, start: Tensors) -> float:
-    """|P diag(l) Q - P0 diag(l0) Q0| / |P0 diag(l0) Q0|."""
-    down, up = narrow_factors(trained, start)
-    length = start[LAMBDA].norm()
-    return float((up.flatten(1) @ down.flatten(1)).norm() / length)
-
-
-def _shapes(layer: nn.Module, rank: int) -> dict[str, tuple[int, ...]]:
-    weight, kernel = layer_weight(layer), kernel_of(layer)
-    out, in_ = weight.shape[:2]
-    ones = (1,) * len(kernel)
-    shapes = {Q: (rank, in_, *kernel), P: (out, rank, *ones), LAMBDA: (1, rank)}
-    return shapes | dict(zip(BASE_FACTORS, shapes.values(), strict=True))

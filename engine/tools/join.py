@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.errors import NetworkFileError, Problem
 from engine.inert import inert
-from engine.networks.layout_family import wrong_family
+from engine.networks.layout_family import TITLES
 from engine.networks.layouts import few
 from engine.networks.names import Place
 from engine.tools.checkpoint import Checkpoint
@@ -19,6 +19,7 @@ from engine.tools.checks import check
 from engine.tools.convert import EXACT, PRECISION_DTYPES, USUAL_LIMIT, layers_of
 from engine.tools.forms import (
     Module,
+    Shape,
     Written,
     change_of,
     checked,
@@ -77,17 +78,14 @@ def join(request: JoinRequest, progress: Progress = silent) -> ToolReport:
 def _common_layers(networks: Iterable[OpenNetwork], base: Checkpoint | None) -> Layers | None:
     """Layers of the base, or of the family that all networks are for."""
     networks = tuple(networks)
-    if base is None:
-        first = next((one for one in networks if one.family is not None), None)
-        for one in networks:
-            stranger = wrong_family(one.family, first.family if first is not None else None)
-            if stranger is not None and first is not None:
-                told = replace(stranger, where=str(one.path), path="", remedy="")
-                raise NetworkFileError(
-                    replace(told, what=f"{told.what.split(';')[0]}; {first.path.name} is not.")
-                )
-        return None if first is None else layers_of(first, None)
-    return [layers_of(one, base) for one in networks][0]
+    if base is not None:
+        return [layers_of(one, base) for one in networks][-1]
+    known = [one for one in networks if one.family is not None]
+    if len({one.family for one in known}) > 1:
+        told = (f"{one.path.name} is {TITLES[one.family or '']}" for one in known)
+        what = f"They are for different base models: {', '.join(told)}."
+        raise NetworkFileError(Problem(what, remedy="Join networks of one family."))
+    return layers_of(known[0], None) if known else None
 
 
 def _joined(
@@ -166,7 +164,8 @@ class _Joining:
         return lora_of(joined.name, spectrum, tuple(delta.shape), rule, self.dtype)
 
     def _side_by_side(self, joined: _Joined) -> Written | None:
-        pairs, shape = [], ()
+        pairs = []
+        shape: Shape = ()
         for network, opened, strength in joined.parts:
             up, down, shape = two_factors(network.tensors(opened))
             pairs.append((up * strength, down))

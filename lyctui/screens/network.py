@@ -7,81 +7,46 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
 from textual.message import Message
 from textual.widget import Widget
 
-from engine.errors import EngineError
-from lyctui import text
+from engine.errors import Problem
+from lyctui import algorithms
+from lyctui.advice import Change
+from lyctui.algorithms import ABOUT, SIZES, TITLES, algorithm_answers, sized_alike
 from lyctui.background import Latest
-from lyctui.draft import Draft
-from lyctui.fields import algorithms
-from lyctui.report import Line
+from lyctui.conflicts import Conflict, conflicts, narrowings
+from lyctui.fields import algorithms as names_of_algorithms
+from lyctui.network_numbers import Impossible, Outcome, outcomes
+from lyctui.network_words import chosen_lines, columns_for
+from lyctui.readers import LEGEND, limits, loads_in
+from lyctui.report import Line, folded
+from lyctui.screens.advice import AdviceScreen
 from lyctui.screens.page import WizardPage
 from lyctui.widgets.lines import Lines
 from lyctui.widgets.menu import Menu, Row
-from lyctui.wizard import Wizard
 
-ABOUT: dict[str, tuple[str, str, str]] = {
-    "lora": ("LoRA", "start here", "all"),
-    "locon": ("LoCon", "styles, texture; + conv", "all"),
-    "lokr": ("LoKr", "small file, or close to full", "C A F"),
-}
-"""Title, what it is good at, where it loads (C ComfyUI, A A1111, F Forge)."""
-LARGE_RANK, MANY_PICTURES = 128, 100
-"""Guide 002 keeps rank 128 for a hundred pictures and more."""
+TITLE_CELLS = 8
+ROW_HEAD = 15
+"""Cells before a row's columns: signs, digit, name."""
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
-    """What one algorithm would come to with the answers as they are."""
+class Measured:
+    """Every algorithm with the present answers, and what narrows who reads the file."""
 
-    file_bytes: int | None
-    memory_bytes: int
-    modules: int
+    outcomes: dict[str, Outcome]
+    narrowed: tuple[str, ...]
 
 
 @dataclass
 class Sized(Message):
-    """Sizes of every algorithm."""
+    """New numbers."""
 
-    sizes: dict[str, Size]
-
-
-def sizes_of(wizard: Wizard) -> dict[str, Size]:
-    """File and memory of each algorithm; those that cannot be filled are left out."""
-    from engine.planning.base import base_size
-    from engine.planning.fill import fill
-    from engine.planning.network import network_size
-    from engine.planning.sizes import run_sizes
-
-    found: dict[str, Size] = {}
-    facts = wizard.facts()
-    for name in algorithms():
-        recipe = with_algorithm(wizard.draft, name).check().recipe
-        if recipe is None:
-            continue
-        try:
-            filled = fill(recipe, facts)
-            sizes = run_sizes(filled.recipe, facts, filled.device, (), (1,))
-            network = network_size(filled.recipe, base_size(facts.model))
-        except EngineError:
-            continue
-        found[name] = Size(sizes.file_bytes, sizes.memory.total, network.modules)
-    return found
-
-
-def with_algorithm(draft: Draft, name: str) -> Draft:
-    """The same answers with another algorithm."""
-    answers = {**draft.answers, **algorithm_answers(draft, name)}
-    return Draft(preset=draft.preset, preset_values=dict(draft.preset_values), answers=answers)
-
-
-def algorithm_answers(draft: Draft, name: str) -> dict[str, str]:
-    """What choosing an algorithm answers. LoCon without convolutions would be LoRA."""
-    chosen = {"network.algorithm": name}
-    if name == "locon" and draft.origin("network.targets") != "you":
-        chosen["network.targets"] = "full"
-    return chosen
+    measured: Measured
 
 
 class NetworkPage(WizardPage):
@@ -89,17 +54,50 @@ class NetworkPage(WizardPage):
 
     page: ClassVar[str] = "network"
     INTRODUCTION: ClassVar[str] = (
-        "LoRA adds two thin matrices beside each attention and feed-forward layer; guides 001 and 004 "
-        "start with it. Guide 003: where it misses fine detail, LoKr with factor 4 to 8; where it "
-        "copies too much, a lower rank. Loads in: C ComfyUI, A A1111, F Forge."
+        "The stars are guide 003's, one to four: fidelity is how closely the pictures are learnt, "
+        "flexibility how well the result can be changed and combined; – means that no guide "
+        "compares. Speed is relative to LoRA. Loads in: C ComfyUI, A A1111, F Forge, D diffusers, L "
+        "LyCORIS; a small letter means in part."
     )
+    CSS = """
+    NetworkPage #form .question { display: none; }
+    NetworkPage #table { height: auto; padding: 0 1; margin: 0; }
+    NetworkPage #table Menu { scrollbar-size-vertical: 1; }
+    NetworkPage.-tall #table { padding: 1 1 0 1; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding(
+            "t",
+            "advice('little')",
+            "too little",
+            id="network.little",
+            tooltip="It learnt too little last time: what the guides change",
+        ),
+        Binding(
+            "w",
+            "advice('well')",
+            "too well",
+            id="network.well",
+            tooltip="It learnt too well, is stiff or leaks style: what the guides change",
+        ),
+        Binding(
+            "d",
+            "advice('')",
+            "advice",
+            id="network.advice",
+            tooltip="Advice for a small file, a style, several concepts, best quality",
+        ),
+    ]
 
-    def head(self) -> Iterable[Widget]:
-        """The table."""
-        yield Lines(
-            [((_columns("Algorithm", "what it is good at", "size", "memory", "loads"), "dim"),)]
-        )
-        yield Menu(id="algorithms", title_cells=8)
+    def compose(self) -> ComposeResult:
+        """The table stands above form and explanation, over the whole width."""
+        parts = iter(super().compose())
+        yield next(parts)
+        with Vertical(id="table"):
+            yield Lines(id="heads")
+            yield Menu(id="algorithms", title_cells=TITLE_CELLS)
+            yield Lines(id="below")
+        yield from parts
 
     def tail(self) -> Iterable[Widget]:
         """What the numbers mean."""
@@ -107,9 +105,13 @@ class NetworkPage(WizardPage):
 
     def on_mount(self) -> None:
         """Size the algorithms beside the screen."""
-        self.sizes: dict[str, Size] = {}
-        self._sizing: Latest[dict[str, Size]] = Latest("sizes", self._sized)
+        self.measured = Measured({}, ())
+        self._kept: dict[str, dict[str, Any]] = {}
+        """Ranks that were given for another kind of network, by its algorithm."""
+        self._sizing: Latest[Measured] = Latest("sizes", self._sized)
+        self._known = (self.wizard.hardware, self.wizard.model)
         super().on_mount()
+        self.watch(self.query_one(Menu), "scroll_y", self._show_below, init=False)
         self._measure()
 
     def on_unmount(self) -> None:
@@ -117,108 +119,192 @@ class NetworkPage(WizardPage):
         self._sizing.close()
         super().on_unmount()
 
-    def _measure(self) -> None:
-        if self.wizard.hardware is not None and self.wizard.checked.recipe is not None:
-            self._sizing.ask(lambda wanted: sizes_of(self.wizard))
+    def on_resize(self) -> None:
+        """As many rows of the table as leave room for the form."""
+        height = self.size.height
+        rows = len(ABOUT) if height >= 36 else 8 if height >= 30 else 6 if height >= 22 else 3
+        self.query_one(Menu).styles.max_height = rows
+        super().on_resize()
 
-    def _sized(self, answer: dict[str, Size] | BaseException) -> None:
+    # numbers ------------------------------------------------------------------------------
+
+    def _measure(self) -> None:
+        wizard = self.wizard
+        if wizard.hardware is None:
+            return
+
+        def measure(wanted: Any) -> Measured:
+            found = outcomes(wizard)
+            wanted()
+            return Measured(found, narrowings(wizard, found[wizard.draft.algorithm]))
+
+        self._sizing.ask(measure)
+
+    def _sized(self, answer: Measured | BaseException) -> None:
         if not isinstance(answer, BaseException):
             self.post_message(Sized(answer))
 
     @on(Sized)
-    def _show_sizes(self, event: Sized) -> None:
+    def _show_numbers(self, event: Sized) -> None:
         event.stop()
-        self.sizes = event.sizes
-        self.show_page()
-
-    def focus_first(self) -> None:
-        """The table."""
-        self.query_one(Menu).focus()
+        self.measured = event.measured
+        self.refresh_page()
 
     def answered(self, path: str) -> None:
         """Other numbers, other sizes."""
         self._measure()
+
+    def on_news(self) -> None:
+        """Machine or base may be known now; the progress of pictures changes no size."""
+        super().on_news()
+        known = (self.wizard.hardware, self.wizard.model)
+        if known != self._known:
+            self._known = known
+            self._measure()
+
+    # choosing -----------------------------------------------------------------------------
+
+    def focus_first(self) -> None:
+        """The table."""
+        self.query_one(Menu).focus()
 
     @on(Menu.Chosen)
     async def _chosen(self, event: Menu.Chosen) -> None:
         event.stop()
         await self.choose(event.key)
 
+    @on(Menu.Moved)
+    def _moved(self, event: Menu.Moved) -> None:
+        event.stop()
+        self._explain_focus()
+        self._show_below()
+
     async def choose(self, name: str) -> None:
         """Another algorithm: its own settings are asked, those it lacks are not sent."""
         draft = self.wizard.draft
-        if draft.algorithm == "locon" and draft.answers.get("network.targets") == "full":
-            draft.clear("network.targets")
-        for path, value in algorithm_answers(draft, name).items():
-            draft.set(path, value)
+        before = draft.algorithm
+        if name == before:
+            return
+        if not sized_alike(before, name):
+            given = {path: draft.answers[path] for path in SIZES if path in draft.answers}
+            self._kept[before] = given
+        answers = algorithm_answers(draft, name)
+        again = next((self._kept[one] for one in self._kept if sized_alike(one, name)), {})
+        await self.apply(answers | (again if not sized_alike(before, name) else {}))
+
+    async def apply(self, answers: dict[str, Any]) -> None:
+        """Give answers, and ask what belongs to them."""
+        for path in answers:
+            self.wizard.unreadable.pop(path, None)
+        algorithms.answer(self.wizard.draft, answers)
         self.wizard.update()
-        self._algorithm = name
+        self._algorithm = self.wizard.draft.algorithm
         await self.rebuild_fields()
         self._measure()
 
+    def action_advice(self, topic: str) -> None:
+        """What the guides change, each with its consequence; the chosen change is applied."""
+        now = self.measured.outcomes.get(self.wizard.draft.algorithm)
+        self.app.push_screen(AdviceScreen(self.wizard, topic, now), self._advised)
+
+    async def _advised(self, change: Change | None) -> None:
+        if change is None:
+            return
+        await self.apply(change.answers)
+        menu = self.query_one(Menu)
+        menu.highlighted = list(ABOUT).index(self.wizard.draft.algorithm)
+        self.notify(f"Taken: {change.title}.", timeout=4)
+
+    # showing ------------------------------------------------------------------------------
+
     def show_page(self) -> None:
         """The table and its meaning."""
-        algorithm = self.wizard.draft.algorithm
+        chosen = self.wizard.draft.algorithm
+        room = self.size.width - ROW_HEAD - 3
+        columns = columns_for(room, ascii_only=self.host.ascii_only)
+        heads = " " * ROW_HEAD + columns.heads()
+        self.query_one("#heads", Lines).show([((heads, "dim"),)])
         rows = [
-            Row(name, ABOUT.get(name, (name,))[0], self._columns_of(name), chosen=name == algorithm)
-            for name in algorithms()
+            Row(name, TITLES[name], self._columns(columns, name), chosen=name == chosen)
+            for name in names_of_algorithms()
         ]
         self.query_one(Menu).show_rows(rows)
+        self._show_below()
         self.query_one("#means", Lines).show(self._meaning())
 
-    def _columns_of(self, name: str) -> str:
-        _, good, loads = ABOUT.get(name, (name, "", ""))
-        size = self.sizes.get(name)
-        file = "…" if size is None else file_words(size.file_bytes)
-        memory = "…" if size is None else text.memory(size.memory_bytes)
-        return f"{text.pad(good, 29)}{text.pad_left(file, 9)}{text.pad_left(memory, 10)}  {loads}"
+    def _columns(self, columns: Any, name: str) -> str:
+        return str(columns.row(name, self.measured.outcomes.get(name)))
+
+    def _show_below(self) -> None:
+        """How many rows are out of sight, and the keys of the advice."""
+        menu = self.query_one(Menu)
+        shown = menu.size.height or len(menu.rows)
+        first = round(menu.scroll_y)
+        rest = max(0, len(menu.rows) - first - shown)
+        ways = [
+            f"{count} more {way}" for count, way in ((first, "above"), (rest, "below")) if count
+        ]
+        more = f"… {', '.join(ways)}" if ways else ""
+        asks = "Last time: too little? t   too well? w   advice d"
+        room = self.size.width - 8
+        gap = " " * max(3, room - len(more) - len(asks))
+        lines: list[Line] = [((f"     {more}{gap}", "dim"), (asks, "strong"))]
+        if self.size.height >= 22:
+            lines.append(((f"     {LEGEND}", "dim"),))
+        self.query_one("#below", Lines).show(lines)
 
     def _meaning(self) -> list[Line]:
-        wizard = self.wizard
+        width = max(20, self.query_one("#form").size.width - 6)
+        now = self.measured.outcomes.get(self.wizard.draft.algorithm)
         lines: list[Line] = []
-        rank, alpha, rate, stabilised = (
-            wizard.effective(path)
-            for path in ("network.rank", "network.alpha", "optim.lr", "network.rs_lora")
-        )
-        scale = scale_words(rank, alpha, rate, bool(stabilised))
-        if scale:
-            lines.append(((f"  {scale}", ""),))
-        size = self.sizes.get(wizard.draft.algorithm)
-        if size is not None:
-            lines.append(((f"  {text.grouped(size.modules)} layers are trained.", "dim"),))
-        lines += [
-            ((f"{self.host.signs.warning} ", "warning"), (words, "")) for words in self._warnings()
-        ]
+        for conflict in self._conflicts():
+            sign, role = self._sign(conflict)
+            first, *rest = folded([((conflict.words, ""),)], width)
+            lines.append(((f"{sign} ", role), *first))
+            lines += [(("  ", ""), *line) for line in rest]
+        for line in chosen_lines(self.wizard, now):
+            lines += [(("  ", ""), *part) for part in folded([line], width)]
         return lines
 
-    def _warnings(self) -> list[str]:
-        wizard = self.wizard
-        rank = wizard.effective("network.rank")
-        pictures = wizard.survey.training_images if wizard.survey is not None else 0
-        size = self.sizes.get(wizard.draft.algorithm)
-        if isinstance(rank, int) and rank >= LARGE_RANK and pictures < MANY_PICTURES and size:
-            file = file_words(size.file_bytes)
-            return [f"Rank {rank} makes {file}; guide 002 keeps that for 100 pictures and more."]
-        return []
+    def _sign(self, conflict: Conflict) -> tuple[str, str]:
+        signs = self.host.signs
+        return (signs.error, "error") if conflict.grave else (signs.warning, "warning")
 
+    def _conflicts(self) -> list[Conflict]:
+        """Conflicts that no field shows already."""
+        now = self.measured.outcomes.get(self.wizard.draft.algorithm)
+        beside = {field.form.path for field in self.fields if field.has_class("-wrong")}
+        found = conflicts(self.wizard, now, self.measured.narrowed)
+        return [one for one in found if not (one.grave and one.path in beside)]
 
-def file_words(size: int | None) -> str:
-    """A file's size, or when it is known."""
-    return "at load" if size is None else text.filesize(size)
+    def told_already(self, problem: Problem) -> bool:
+        """What refuses the network stands below the fields from the beginning."""
+        return any(one.grave and one.path == problem.path for one in self._conflicts())
 
+    # explaining ---------------------------------------------------------------------------
 
-def scale_words(rank: Any, alpha: Any, rate: Any, rank_stabilised: bool) -> str:
-    """ "Alpha / rank = 0.5: the rate acts like 5.0e-05." """
-    if not isinstance(rank, int) or alpha is None or rank < 1:
-        return ""
-    strength = float(alpha) if alpha else float(rank)
-    scale = strength / (rank**0.5 if rank_stabilised else rank)
-    words = f"Alpha / {'√' if rank_stabilised else ''}rank = {text.significant(scale, 2)}"
-    if isinstance(rate, (int, float)) and rate:
-        words += f": a rate of {text.rate(rate)} acts like {text.rate(rate * scale)}"
-    return f"{words}."
+    def said(self) -> str:
+        """The algorithm under the highlight."""
+        key = self.query_one(Menu).key_at_highlight()
+        if key is None:
+            return self.INTRODUCTION
+        about = ABOUT[key].words
+        found = self.measured.outcomes.get(key)
+        if isinstance(found, Impossible):
+            return f"{found.words} {about}"
+        if found is None or not self.has_class("-wide"):
+            return about
+        reads = f"Loads in {loads_in(found.readings)}."
+        parts = [about, reads, *(f"{one}" for one in limits(found.readings)), self.INTRODUCTION]
+        return "\n\n".join([parts[0], " ".join(parts[1:-1]), parts[-1]])
 
-
-def _columns(first: str, good: str, size: str, memory: str, loads: str) -> str:
-    numbers = f"{text.pad_left(size, 9)}{text.pad_left(memory, 10)}  {loads}"
-    return f"     {text.pad(first, 10)}{text.pad(good, 29)}{numbers}"
+    def help_text(self) -> str:
+        """The focused field, else the algorithm under the highlight with all that is to say."""
+        if self.focused_field() is not None:
+            return super().help_text()
+        key = self.query_one(Menu).key_at_highlight() or "lora"
+        found = self.measured.outcomes.get(key)
+        reads = ""
+        if found is not None and not isinstance(found, Impossible):
+            reads = f"\n\nLoads in {loads_in(found.readings)}. {' '.join(limits(found.readings))}"
+        return f"{TITLES[key]}. {ABOUT[key].words}{reads}\n\n{super().help_text()}"

@@ -310,7 +310,9 @@ def test_dropouts_act_in_training_only_and_repeat_under_checkpointing(form, kind
 
 @pytest.mark.parametrize("drop", ["activation", "rank", "module"])
 @EVERY
-@pytest.mark.parametrize("form", ["lora", "locon tucker", "lokr low", "lokr tucker"])
+@pytest.mark.parametrize(
+    "form", ["lora", "locon tucker", "loha", "loha tucker narrow scalar", "lokr low", "lokr tucker"]
+)
 def test_a_step_in_smaller_parts_sees_the_same_draws(form, kind, drop):
     model, x = make_model(kind), make_input(kind, rows=4)
     network = stir(make_network(model, with_dropouts(CHOICES[form], **DROPS[drop])))
@@ -354,7 +356,7 @@ def test_training_under_autocast_gives_fp32_gradients(form, kind, drop, dtype):
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @EVERY
-@pytest.mark.parametrize("form", ["lora", "lokr full"])
+@pytest.mark.parametrize("form", ["lora", "loha", "lokr full"])
 def test_two_networks_on_one_model_add_up_and_leave_in_any_order(form, kind, order):
     model, x = make_model(kind), make_input(kind)
     base = model(x)

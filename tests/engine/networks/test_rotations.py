@@ -258,9 +258,7 @@ def test_the_training_state_holds_blocks_and_limit_as_they_are_trained():
 
 
 def test_blocks_beyond_the_limit_still_learn_their_direction():
-    network = stir(
-        make_network(make_model("linear"), Choice("diag-oft", 4, 1.0, constraint=1e-3))
-    )
+    network = stir(make_network(make_model("linear"), Choice("diag-oft", 4, 1.0, constraint=1e-3)))
     network.inject()
     (adapter,) = network.adapters.values()
     adapter.layer(make_input("linear")).square().sum().backward()

@@ -17,7 +17,8 @@ from engine.networks.base import Setup
 from engine.networks.choice import Choice
 from engine.networks.network import Network, build, from_file
 from engine.networks.shapes import BASE_FACTORS
-from engine.networks.t_lora import FACTORS, LAMBDA, P, Q, TLora, active_ranks, as_lora
+from engine.networks.t_lora import TLora, active_ranks, as_lora
+from engine.networks.t_lora_start import FACTORS, LAMBDA, P, Q
 from engine.networks.table import read
 from tests.engine.networks.layers import (
     CHOICES,
