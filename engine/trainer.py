@@ -100,7 +100,10 @@ def train_step(training: Training, plan: StepPlan, place: Place) -> PendingStep:
         )
         loss_B = batch_loss(training, batch, place.step, first)
         loss = loss_B.sum() / samples
-        training.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        # What an algorithm asks of its factors counts once a step, however many batches it has.
+        asked = training.network.penalty() if number == 0 else None
+        whole = loss if asked is None else loss + asked
+        training.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
         first += len(batch_plan.items)
     grad_norm = _update(training, total, plan, place)

@@ -16,6 +16,7 @@ from lyctui import text
 from lyctui.algorithms import algorithm_answers, with_answers
 from lyctui.fields import number_text
 from lyctui.network_numbers import Impossible, Numbers, Outcome, outcome
+from lyctui.readers import loads_in
 
 if TYPE_CHECKING:
     from lyctui.wizard import Wizard
@@ -41,6 +42,8 @@ class Change:
     reason: str
     answers: dict[str, Any]
     """None takes the recommended value again."""
+    effect: str = ""
+    """What it does to the length of the run, where it does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +92,8 @@ def _near_full(now: Now) -> Change | None:
     factor = 4 if four else 8
     return Change(
         f"LoKr, factor {factor}, full rank",
-        "Guide 003: where a LoRA misses fine details, LoKr with a factor of 4 to 8 and full rank "
-        "learns more. A smaller factor learns more still, in a larger file.",
+        "Guide 003: where a LoRA misses fine details, LoKr with factor 4 to 8 and full rank learns "
+        "more; a smaller factor most.",
         now.become("lokr", factor=factor, rank="full"),
     )
 
@@ -128,8 +131,8 @@ def _alpha_as_rank(now: Now) -> Change | None:
         return None
     return Change(
         f"Alpha {rank} instead of {number_text(alpha)}",
-        f"Guide 001 sets alpha to the rank. Every change counts {text.significant(rank / alpha, 2)} "
-        "times as much, as if the learning rate were so much higher.",
+        f"Guide 001 sets alpha to the rank: each step counts {text.significant(rank / alpha, 2)} "
+        "times as much, as at a higher rate.",
         {"network.alpha": float(rank)},
     )
 
@@ -139,8 +142,8 @@ def _dora(now: Now) -> Change | None:
         return None
     return Change(
         "DoRA on the input axis",
-        "Guide 001 finds DoRA worth a look. Its paper (Liu et al. 2024) learns finer detail at the "
-        "same rank, by training the size of each input on its own.",
+        "Guide 001 finds it worth a look; its paper (Liu et al. 2024) learns finer detail at the "
+        "same rank.",
         {"network.dora": "input"},
     )
 
@@ -153,10 +156,15 @@ def _more_epochs(now: Now) -> Change | None:
     new = math.ceil(USUAL_EXPOSURES / repeats)
     return Change(
         f"{new} epochs instead of {epochs}",
-        f"Guide 001 begins with {USUAL_EXPOSURES} exposures of each picture; here are {exposures}. "
-        "Mushy, incomplete details are its sign of too short a training.",
+        f"Guide 001 begins with {USUAL_EXPOSURES} exposures a picture; here are {exposures}. Mushy "
+        "details are its sign of too short a training.",
         {"train.epochs": new},
+        _steps(new, epochs),
     )
+
+
+def _steps(new: int, old: int) -> str:
+    return f"{text.significant(new / old, 2)} times the steps"
 
 
 def _ia3_rate(now: Now) -> Change | None:
@@ -219,10 +227,10 @@ def _fewer_epochs(now: Now) -> Change | None:
         return None
     return Change(
         f"{new} {'epoch' if new == 1 else 'epochs'} instead of {epochs}",
-        f"Guide 001 begins with {USUAL_EXPOSURES} exposures of each picture; here are "
-        f"{repeats * epochs}. Burnt colours and stiff poses are its signs of too long a training; "
-        "an epoch that was saved earlier may be right already.",
+        f"Guide 001 begins with {USUAL_EXPOSURES} exposures a picture; here are "
+        f"{repeats * epochs}. Burnt colours mean too many; try an earlier epoch first.",
         {"train.epochs": new},
+        _steps(new, epochs),
     )
 
 
@@ -245,8 +253,8 @@ def _loha(now: Now) -> Change:
     rank = max(SMALLEST_RANK, min(LARGEST_LOHA, lora // 2)) if lora else 16
     return Change(
         f"LoHa, rank {rank}",
-        "Guide 003: LoHa damps what is learnt. It takes less of the pictures' own style, changes "
-        "pose and style more easily and mixes concepts with less pollution.",
+        "Guide 003: it damps what is learnt, takes less of the pictures' own style and mixes "
+        "concepts with less pollution.",
         now.become("loha", rank=rank),
     )
 
@@ -254,8 +262,8 @@ def _loha(now: Now) -> Change:
 def _small_lokr(now: Now) -> Change:
     return Change(
         "LoKr, factor -1, full rank",
-        "Guide 003: LoKr with a large factor, which -1 gives, learns the broad idea in a file of "
-        "1 to 2 MB. It is harder to move to another base.",
+        "Guide 003: a large factor, which -1 gives, learns the broad idea in 1 to 2 MB; harder to "
+        "move to another base.",
         now.become("lokr", factor=-1, rank="full"),
     )
 
@@ -277,8 +285,8 @@ def _ia3(now: Now) -> Change | None:
         return None
     return Change(
         "(IA)³ with a rate of 5e-3",
-        "Guide 003 names it where a network learns too well. Guide 001: very small, good with "
-        "styles, and only with a high rate, 5e-3 to 1e-2.",
+        "Guide 003 names it where too much is learnt. Guide 001: very small, good with styles, at "
+        "a rate of 5e-3 to 1e-2.",
         now.become("ia3") | ({} if now["optim.optimizer"] == "prodigy" else _rates(now, IA3_RATE)),
     )
 
@@ -287,7 +295,7 @@ def _diag_oft(now: Now) -> Change:
     return Change(
         "Diag-OFT",
         "Guide 001: it keeps what is beside the subject, backgrounds and poses, as the base knows "
-        "it, and trains fast.",
+        "it.",
         now.become("diag-oft"),
     )
 
@@ -298,8 +306,7 @@ def _diag_oft(now: Now) -> Change:
 def _small_lora(now: Now) -> Change:
     return Change(
         "LoRA, rank 8",
-        "Every program reads it. Guide 001: 8 is enough where the base knows something similar; "
-        "guide 003 got 9.5 MB with it.",
+        "Every program reads it. Guide 001: 8 is enough where the base knows something similar.",
         now.become("lora", rank=8, targets="attn-mlp"),
     )
 
@@ -315,8 +322,8 @@ def _thin_lokr(now: Now) -> Change:
 def _locon(now: Now) -> Change:
     return Change(
         "LoCon, rank 32, convolutions 16",
-        "Guide 001 recommends LoCon for styles and for concepts: texture lies in the convolutions. "
-        "Rank 32 at most, 16 for convolutions, more may harm.",
+        "Guide 001 recommends it for styles and concepts: rank 32 at most, 16 for convolutions, "
+        "where texture lies.",
         now.become("locon", rank=32, conv_rank=16, conv_alpha=8.0, targets="full"),
     )
 
@@ -336,9 +343,10 @@ def _style_epochs(now: Now) -> Change | None:
         return None
     return Change(
         f"{new} {'epoch' if new == 1 else 'epochs'} instead of {epochs}",
-        f"Guide 001: styles settle after 30 to 40 exposures of each picture; here are "
+        f"Guide 001: styles settle after 30 to 40 exposures a picture; here are "
         f"{repeats * epochs}. It wants 50 to 200 pictures.",
         {"train.epochs": new},
+        _steps(new, epochs),
     )
 
 
@@ -355,8 +363,8 @@ def _full_lokr_everywhere(now: Now) -> Change | None:
 def _full_layers(now: Now) -> Change:
     return Change(
         "Full, attention and feed-forward",
-        "Guide 003: the best model is trained whole; saved so it loads like a LoRA. It stays with "
-        "these layers in most cases.",
+        "Guide 003: the best model is trained whole, and loads like a LoRA. It stays with these "
+        "layers mostly.",
         now.become("full", targets="attn-mlp"),
     )
 
@@ -411,7 +419,7 @@ TOPICS: dict[str, Topic] = {
     "several": Topic(
         "Several concepts",
         "in one file, or mixed with other networks",
-        (_loha, _locon, _small_lokr, _near_full),
+        (_loha, _locon, _small_lokr),
     ),
     "best": Topic(
         "Best quality",
@@ -461,27 +469,38 @@ def outcome_of(wizard: Wizard, change: Change) -> Outcome:
     return outcome(wizard, with_answers(wizard.draft, change.answers))
 
 
-def consequence(before: Outcome | None, after: Outcome | None) -> str:
-    """ "File 37.7 → 12.3 MB · memory 8.9 → 8.7 GiB · speed 1.00 → 0.83 · loads in CAFDL → CAF--"."""
+def consequence(
+    change: Change, before: Outcome | None, after: Outcome | None, *, short: bool = False
+) -> str:
+    """ "file 37.7 to 12.3 MB · memory 8.9 to 8.7 GiB · speed 1.00 to 0.83 · loads in …".
+
+    The short form has arrows, and the programs as letters.
+    """
     if after is None:
         return "…"
     if isinstance(after, Impossible):
         return f"Not possible now: {after.words}"
     old = before if isinstance(before, Numbers) else None
-    return " · ".join(
-        f"{name} {_step(old and show(old), show(after))}"
-        for name, show in (
-            ("file", lambda one: text.filesize(one.file_bytes)),
-            ("memory", lambda one: text.memory(one.memory_bytes)),
-            ("speed", lambda one: f"{one.speed:.2f}"),
-            ("loads in", lambda one: one.letters),
-        )
-    )
+    parts = []
+    for name, show in SHOWN.items():
+        step = _step(old and show(old), show(after), "→" if short else "to")
+        parts.append(step if short and name != "speed" else f"{name} {step}")
+    if not short:
+        parts[-1] = f"loads in {loads_in(after.readings)}"
+    return " · ".join([*parts, *filter(None, [change.effect])])
 
 
-def _step(before: str | None, after: str) -> str:
+SHOWN: dict[str, Callable[[Numbers], str]] = {
+    "file": lambda one: text.filesize(one.file_bytes),
+    "memory": lambda one: text.memory(one.memory_bytes),
+    "speed": lambda one: f"{one.speed:.2f}",
+    "loads in": lambda one: one.letters,
+}
+
+
+def _step(before: str | None, after: str, to: str) -> str:
     if before is None or before == after:
         return after
     first, _, unit = before.rpartition(" ")
     shared = unit and after.endswith(f" {unit}")
-    return f"{first if shared else before} → {after}"
+    return f"{first if shared else before} {to} {after}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from lyctui import plain_monitor, text
@@ -27,18 +27,36 @@ def after_screens(app: LyctuiApp, signals: Signals) -> int:
         say([app.crash])
     say(app.parting)
     run = app.run_here
+    ended = _tool_ended(app, say)
     if run is None:
         watched = app.shown_run
         if watched is not None and watched.live:
             say([f"The run goes on. See it again: {watch_command(watched.folder)}"])
         if app.crash:
             return 1
+        if ended is not None and signals.hangup:
+            # Nobody is left to be told, but the work is done: as a run that finished alone.
+            return ended
         return EXIT_HANGUP if signals.hangup and app.shown_run is None else app.exit_status
     if run.live:
         say(_going_on(run, signals))
         return plain_monitor.follow(run, signals=signals, ascii_only=app.ascii_only)
     say(closing_lines(run.snapshot(), run.folder))
     return plain_monitor.exit_code(run, signals)
+
+
+def _tool_ended(app: LyctuiApp, say: Callable[[Sequence[str]], None]) -> int | None:
+    """Wait for a file tool that still works and say what came of it; None where none did."""
+    tool = app.tool
+    if tool is None or not tool.live:
+        return None
+    if not tool.stopping and tool.output is not None:
+        say([f"{tool.tool} goes on; {text.home(tool.output)} appears when it is whole."])
+    while not tool.wait(0.2):
+        if app.signals.stop_code:
+            tool.cancel()
+    say([tool.closing_line()])
+    return tool.exit_code
 
 
 def _going_on(run: LiveRun, signals: Signals) -> list[str]:

@@ -37,11 +37,13 @@ from lyctui.screens.problem import ProblemScreen
 from lyctui.screens.quit import QuitChoice, QuitScreen
 from lyctui.screens.run import RunScreen
 from lyctui.screens.small import TooSmallScreen
+from lyctui.screens.tools_run import LeaveToolScreen
 from lyctui.signals import EXIT_HANGUP, Signalled, Signals
 from lyctui.theme import DARK, OWN_VARIABLES, THEMES
 
 if TYPE_CHECKING:
     from engine.settings import Recipe
+    from lyctui.tool_work import ToolWork
 
 POLL_HERTZ = 4.0
 """The screen looks at the numbers at most this often."""
@@ -89,6 +91,8 @@ class LyctuiApp(App[int]):
         self.keep_training = False
         self.crash = ""
         """What broke the screens, in words."""
+        self.tool: ToolWork | None = None
+        """The file tool that was started last."""
         self.parting: list[str] = []
         """Lines to print after the screens are gone."""
         self.before_leave: Callable[[], str | None] | None = None
@@ -243,11 +247,20 @@ class LyctuiApp(App[int]):
 
     def action_leave(self) -> None:
         """Leave, with a question while a run of this process goes on."""
-        if isinstance(self.screen, QuitScreen):
+        if isinstance(self.screen, QuitScreen | LeaveToolScreen):
             return
         if self.run_here is not None and self.training:
             self.push_screen(QuitScreen(self.run_here, asked=self._leaving), self._quit_chosen)
+        elif self.tool is not None and self.tool.live:
+            self.push_screen(LeaveToolScreen(self.tool), self._leave_tool)
         else:
+            self.leave()
+
+    def _leave_tool(self, choice: str | None) -> None:
+        """A tool that works is stopped, or finishes after the screens are gone."""
+        if choice == "stop" and self.tool is not None:
+            self.tool.cancel()
+        if choice:
             self.leave()
 
     def _quit_chosen(self, choice: QuitChoice | None) -> None:
@@ -302,6 +315,8 @@ class LyctuiApp(App[int]):
 
     def _signalled(self, event: Signalled) -> None:
         """A signal, now in the app's own loop."""
+        if self.tool is not None and event in ("stop", "abandon"):
+            self.tool.cancel()
         if event == "suspend":
             self.action_suspend_or_note()
         elif event == "hangup":

@@ -272,16 +272,49 @@ def _goal(talk: Talk, wizard: Wizard) -> None:
 
 
 def _algorithm(talk: Talk, wizard: Wizard) -> None:
-    from lyctui.fields import algorithms
-    from lyctui.screens.network import ABOUT, algorithm_answers
+    """The table of algorithms, then the advice for who wants it; then what the choice means."""
+    from lyctui.algorithms import algorithm_answers, algorithms, answer
+    from lyctui.network_lines import algorithm_rows, chosen_words
 
     names = algorithms()
-    rows = [f"{ABOUT[name][0]}: {ABOUT[name][1]}" if name in ABOUT else name for name in names]
-    place = talk.choose("Algorithm", rows, names.index(wizard.draft.algorithm))
+    while True:
+        wizard.settle()
+        rows = [*algorithm_rows(wizard), "Advice: too little or too much learnt, or a wish"]
+        place = talk.choose("Algorithm", rows, names.index(wizard.draft.algorithm))
+        if place < len(names):
+            break
+        _advice(talk, wizard)
     if names[place] != wizard.draft.algorithm:
-        for path, value in algorithm_answers(wizard.draft, names[place]).items():
-            wizard.draft.set(path, value)
+        answer(wizard.draft, algorithm_answers(wizard.draft, names[place]))
         wizard.update()
+        wizard.settle()
+    for words in chosen_words(wizard):
+        talk.say(words)
+
+
+def _advice(talk: Talk, wizard: Wizard) -> None:
+    """What the guides change, by number; what is chosen is taken at once."""
+    from lyctui.advice import TOPICS, changes, consequence, outcome_of
+    from lyctui.algorithms import answer
+    from lyctui.network_numbers import outcome
+
+    topics = list(TOPICS)
+    rows = [f"{one.title}: {one.note}" for one in TOPICS.values()]
+    try:
+        topic = topics[talk.choose("What do you want from the next training?", rows)]
+        offered = changes(wizard, topic)
+        before = outcome(wizard, wizard.draft) if wizard.hardware is not None else None
+        rows = [
+            f"{one.title}. {one.reason} {consequence(one, before, outcome_of(wizard, one))}"
+            for one in offered
+        ]
+        place = talk.choose("Which change?", [*rows, "None of them"], len(rows))
+    except Back:
+        return
+    if place < len(offered):
+        answer(wizard.draft, offered[place].answers)
+        wizard.update()
+        talk.say(f"Taken: {offered[place].title}.")
 
 
 def _fields(talk: Talk, wizard: Wizard, page: str, depth: int) -> None:

@@ -477,11 +477,11 @@ class ToolDraft:
             elif f"{item.name}.kind" in asked:
                 values[item.name] = self._rule(item.name, asked, problems)
             else:
-                values[item.name] = self._value(asked[item.name], problems)
-                if asked[item.name].kind == "file":
-                    if values[item.name] is None and not asked[item.name].nullable:
-                        values[item.name] = Path()
-                        missing.add(item.name)
+                one = asked[item.name]
+                values[item.name] = self._value(one, problems)
+                if one.kind == "file" and not one.nullable and values[item.name] is None:
+                    values[item.name] = Path()
+                    missing.add(item.name)
         request = cast(Request, self.tool.request(**values))
         return request, tuple(problems), frozenset(missing)
 
@@ -505,9 +505,7 @@ class ToolDraft:
             return None
         value = self._value(asked[f"{name}.value"], problems)
         limit = asked.get(f"{name}.limit")
-        return RankRule(
-            kind, float(value), None if limit is None else self._value(limit, problems)
-        )
+        return RankRule(kind, float(value), None if limit is None else self._value(limit, problems))
 
     def _weighted(self) -> tuple[tuple[Weighted, ...], list[Problem]]:
         found: list[Weighted] = []

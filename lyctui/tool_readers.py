@@ -27,14 +27,8 @@ def as_it_is(content: Content) -> Verdicts:
 def after_conversion(content: Content, request: ConvertRequest) -> Verdicts:
     """What each program will do with what a conversion writes."""
     actions = {found.name: _action(content, found, request) for found in content.sources}
-    parts = [
-        part
-        for found in content.sources
-        for part in _part_after(found, actions[found.name])
-    ]
-    kept = {
-        found.name: found.shapes for found in content.sources if actions[found.name] == "copy"
-    }
+    parts = [part for found in content.sources for part in _part_after(found, actions[found.name])]
+    kept = {found.name: found.shapes for found in content.sources if actions[found.name] == "copy"}
     told = verdicts(_summed(parts), attention_of(kept, content.family))
     if request.program is not None and EXACT_FOR_ONE & actions.values():
         told[request.program] = Verdict("yes", "")

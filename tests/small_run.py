@@ -67,7 +67,9 @@ def small_recipe(root: Path, **sections: dict[str, Any]) -> Recipe:
         "run": {"name": "small", "folder": str(root / "runs")},
     }
     for section, changed in sections.items():
-        values[section] = {**values.get(section, {}), **changed}
+        # What one algorithm has another may lack: a network with a name of its own stands alone.
+        usual = {} if "algorithm" in changed else values.get(section, {})
+        values[section] = {**usual, **changed}
     return Recipe.model_validate(values)
 
 

@@ -25,6 +25,7 @@ from engine.networks.shapes import Shapes
 Tensors: TypeAlias = Mapping[str, Tensor]
 """Tensor suffix to tensor, of one module."""
 NOTHING: Tensors = MappingProxyType({})
+FP32_BYTES = 4
 ALPHA = "alpha"
 SCALAR = "scalar"
 
@@ -146,6 +147,9 @@ class Adapter(nn.Module, ABC):
 
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """The layer's output with `factor` times the change; the place for a fused path."""
+        layer = self.layer
+        if isinstance(layer, nn.Linear) and self.alone() and compute_dtype(x).itemsize < FP32_BYTES:
+            return onto_change(layer, x, self.change(x, factor))
         base = self.base(x)
         return base + self.change(x, factor)
 
@@ -341,6 +345,21 @@ def scaled_size(rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Si
         alpha *= math.sqrt(rank)
     # As a file holds it: the trained scale must be that of the rounded number.
     return Size(float(torch.tensor(alpha, dtype=torch.float32)), rank)
+
+
+def onto_change(layer: nn.Linear, x: Tensor, change: Tensor) -> Tensor:
+    """A frozen linear layer's output added to that of its change, inside one product.
+
+    The sum is rounded once: added to an output that half precision has rounded before, a change
+    below half a step of its type would be lost.
+    """
+    flat = torch.addmm(
+        change.reshape(-1, change.shape[-1]),
+        x.to(change.dtype).reshape(-1, x.shape[-1]),
+        layer.weight.to(change.dtype).t(),
+    )
+    out = flat.view(change.shape)
+    return out if layer.bias is None else out + layer.bias.to(change.dtype)
 
 
 def layer_weight(layer: nn.Module) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from engine.errors import NetworkFileError, Problem
 from engine.inert import inert
 from engine.networks.base import Adapter, Setup
 from engine.networks.choice import Choice
+from engine.networks.dora_rules import mixed_dora
 from engine.networks.kinds import algorithm_of, foreign_kind
 from engine.networks.layout_family import family_of_file, family_of_layers, wrong_family
 from engine.networks.layouts import (
@@ -27,6 +28,7 @@ from engine.networks.layouts import (
 )
 from engine.networks.names import file_names, name_table
 from engine.networks.network import Member
+from engine.networks.t_lora import TLora
 from engine.networks.table import ALGORITHMS, read
 from engine.networks.targets import RealLayer, real_layers
 
@@ -99,7 +101,19 @@ def members_of(
                 problems += adapter
     if problems:
         raise NetworkFileError(*few(problems))
-    return members, list(found.left_out)
+    return members, [*found.left_out, *_notes(modules, members)]
+
+
+def _notes(modules: Mapping[tuple[str, str], Found], members: Sequence[Member]) -> list[str]:
+    """What a person should know of modules that are read all the same."""
+    parts: dict[str, dict[str, Mapping[str, Shape]]] = {}
+    for (component, _), module in modules.items():
+        parts.setdefault(component, {})[inert(module.spelled)] = module.shapes
+    notes = [problem.what for problem in mixed_dora(parts)]
+    derived = sum(isinstance(one.adapter, TLora) and one.adapter.derived for one in members)
+    if derived:
+        notes.append(f"the fixed factors of {derived} modules were taken from this base")
+    return notes
 
 
 def _adapter(

@@ -305,6 +305,8 @@ class TLora(Dropouts, ConvAlphas, NetworkSection):
     """Ranks that learn even where there is nothing but noise."""
     mask_alpha: Annotated[float, Gt(0), Le(10), Ask("Rank curve", "expert")] = 1.0
     """How fast ranks grow as the noise falls: 1 evenly, above 1 later."""
+    orthogonality: Annotated[float, Ge(0), Ask("Orthogonality", "expert")] = 0.0
+    """Weight of a term in the loss that keeps the factors orthogonal; 0 leaves it out."""
     sig_type: Annotated[SigType, Ask("Start from", "expert")] = "principal"
     """Which singular directions of each layer the factors start from."""
     use_data_init: Annotated[bool, Ask("Start from the base", "expert")] = True

@@ -17,12 +17,15 @@ from textual.widgets import Static
 from lyctui import text
 from lyctui.advice import TOPICS, Change, changes, consequence, outcome_of
 from lyctui.background import Latest
-from lyctui.network_numbers import Outcome
+from lyctui.network_numbers import Outcome, outcome
 from lyctui.text import UNICODE_SIGNS, Signs
 from lyctui.widgets.menu import Menu, Row
 from lyctui.wizard import Wizard
 
 INDENT = 5
+FRAME = 4
+"""Border, padding and scroll bar of the dialog."""
+MOST_CELLS = 94
 
 
 class Changes(Menu):
@@ -34,18 +37,15 @@ class Changes(Menu):
         row = self.rows[place]
         signs: Signs = getattr(self.app, "signs", UNICODE_SIGNS)
         mark = signs.choice if place == here else " "
-        room = max(30, self.app.size.width * 96 // 100 - INDENT - 6)
+        room = min(MOST_CELLS, self.app.size.width) - FRAME - INDENT
         lines = [
             f"{' ' * INDENT}{part}"
             for paragraph in row.note.split("\n")
-            for part in text.wrap(text.inert(paragraph), min(room, MOST_CELLS))
+            for part in text.wrap(text.inert(paragraph), room)
         ]
         return Text(
             "\n".join([f"{mark} {place + 1}  {text.inert(row.title)}", *lines]), no_wrap=True
         )
-
-
-MOST_CELLS = 84
 
 
 @dataclass
@@ -62,7 +62,7 @@ class AdviceScreen(ModalScreen[Change | None]):
         Binding("escape", "back", "Back", id="advice.back"),
     ]
     CSS = """
-    AdviceScreen > .dialog { width: 96%; max-width: 94; padding: 1 1; }
+    AdviceScreen > .dialog { width: 100%; max-width: 94; max-height: 100%; padding: 1 1; }
     AdviceScreen .hint { margin: 1 0 0 2; }
     AdviceScreen #question { padding: 0 0 1 2; }
     """
@@ -107,14 +107,17 @@ class AdviceScreen(ModalScreen[Change | None]):
                 hint = "Nothing that the guides name goes further than the present answers. Esc leaves."
             self._show_changes(())
             offered = self._changes
-            self._counting.ask(
-                lambda wanted: tuple(outcome_of(self.wizard, one) for one in offered)
-            )
+            self._counting.ask(lambda wanted: self._count(offered))
         else:
             topics.show_rows([Row(key, one.title, one.note) for key, one in TOPICS.items()])
         self.query_one("#question", Static).update(question)
         self.query_one("#hint", Static).update(hint)
         (menu if self._topic else topics).focus()
+
+    def _count(self, offered: tuple[Change, ...]) -> tuple[Outcome, ...]:
+        if self._now is None:
+            self._now = outcome(self.wizard, self.wizard.draft)
+        return tuple(outcome_of(self.wizard, one) for one in offered)
 
     def _counted(self, answer: tuple[Outcome, ...] | BaseException) -> None:
         if not isinstance(answer, BaseException):
@@ -130,7 +133,11 @@ class AdviceScreen(ModalScreen[Change | None]):
         found: tuple[Any, ...] = outcomes or (None,) * len(self._changes)
         self.query_one(Changes).show_rows(
             [
-                Row(change.title, change.title, f"{change.reason}\n{consequence(self._now, after)}")
+                Row(
+                    change.title,
+                    change.title,
+                    f"{change.reason}\n{consequence(change, self._now, after, short=True)}",
+                )
                 for change, after in zip(self._changes, found, strict=True)
             ]
         )

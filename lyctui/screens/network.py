@@ -49,6 +49,13 @@ class Sized(Message):
     measured: Measured
 
 
+@dataclass
+class Advised(Message):
+    """A change of the advice was taken."""
+
+    change: Change
+
+
 class NetworkPage(WizardPage):
     """A table of algorithms, and the settings of the chosen one."""
 
@@ -207,13 +214,19 @@ class NetworkPage(WizardPage):
         now = self.measured.outcomes.get(self.wizard.draft.algorithm)
         self.app.push_screen(AdviceScreen(self.wizard, topic, now), self._advised)
 
-    async def _advised(self, change: Change | None) -> None:
-        if change is None:
-            return
+    def _advised(self, change: Change | None) -> None:
+        # The dialog calls this in its own queue: fields are rebuilt in the page's, one at a time.
+        if change is not None:
+            self.post_message(Advised(change))
+
+    @on(Advised)
+    async def _take(self, event: Advised) -> None:
+        event.stop()
+        change = event.change
         await self.apply(change.answers)
         menu = self.query_one(Menu)
         menu.highlighted = list(ABOUT).index(self.wizard.draft.algorithm)
-        self.notify(f"Taken: {change.title}.", timeout=4)
+        self.notify(f"Taken: {change.title}.", timeout=3)
 
     # showing ------------------------------------------------------------------------------
 

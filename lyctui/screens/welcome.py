@@ -121,6 +121,7 @@ def menu_rows(shelf: Shelf) -> list[Row]:
     rows.append(Row("file", "Continue from a network file", "a LoRA or LoKr .safetensors"))
     if shelf.running:
         rows.append(Row("watch", "Watch a running one", _run_words(shelf.running)))
+    rows.append(Row("tools", "Tools", "info, merge, extract, resize, convert"))
     rows.append(Row("demo", "Demo", "two minutes, no GPU, nothing to download"))
     return rows
 
@@ -236,6 +237,7 @@ class WelcomeScreen(Screen[None]):
         event.stop()
         from lyctui.screens.drafts import DraftsScreen
         from lyctui.screens.resume import NetworkFileScreen, ResumeScreen, WatchScreen
+        from lyctui.screens.tools import ToolsScreen
 
         match event.key:
             case "new":
@@ -252,6 +254,8 @@ class WelcomeScreen(Screen[None]):
                 cast(Any, self.app).watch_run(self.shelf.running[0].folder)
             case "watch":
                 self.app.push_screen(WatchScreen(self.shelf.running))
+            case "tools":
+                self.app.push_screen(ToolsScreen())
             case "demo":
                 cast(Any, self.app).start_demo()
 

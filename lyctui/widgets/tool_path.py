@@ -1,4 +1,4 @@
-"""A path of a file tool: a picker that begins beside the other files, and one that picks a folder to write to."""
+"""A path of a file tool: a picker that begins beside the other files, or picks where to write."""
 
 from __future__ import annotations
 

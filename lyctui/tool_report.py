@@ -1,0 +1,202 @@
+"""What a tool's report and a looked-into file say, as lines. Knows no screen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from engine.errors import EngineError
+from engine.tools.requests import MergeRequest, ModuleReport, ToolReport
+from lyctui import text
+from lyctui.report import Line
+from lyctui.text import Signs
+from lyctui.tool_check import in_words
+from lyctui.tool_readers import as_it_is, reasons_of, words_of
+from lyctui.tool_work import ToolWork
+
+if TYPE_CHECKING:
+    from engine.tools.info import Info
+
+MOST_WORST = 8
+MOST_LISTED = 40
+LABEL = 12
+NAME_CELLS = 46
+COMPONENTS = {"unet": "U-Net", "te": "text encoder", "te2": "second text encoder"}
+LONG_METADATA = frozenset({"lyctui.recipe", "lyctui.tools"})
+"""Entries that are files of their own."""
+
+
+def share(number: float) -> str:
+    """A relative error as people read it: "exact", "0.031 %"."""
+    if number == 0:
+        return "exact"
+    percent = number * 100
+    return f"{text.significant(percent, 2)} %" if percent >= 0.0001 else "below 0.0001 %"
+
+
+def lines_of(work: ToolWork, signs: Signs) -> list[Line]:
+    """What came of a tool."""
+    if isinstance(work.result, ToolReport):
+        reads = "every program that loads the base model"
+        reasons: list[str] = []
+        if not isinstance(work.request, MergeRequest):
+            reads, reasons = _readers(work)
+        return report_lines(work.result, signs, reads, reasons)
+    if work.result is not None:
+        return info_lines(work.result, signs, *_readers(work))
+    return []
+
+
+def _readers(work: ToolWork) -> tuple[str, list[str]]:
+    """Which programs read the file, as the file itself tells."""
+    from engine.networks.content import read_content
+
+    path = work.result.output if isinstance(work.result, ToolReport) else None
+    if path is None and work.result is not None and not isinstance(work.result, ToolReport):
+        from pathlib import Path
+
+        path = Path(work.result.path)
+    try:
+        content = read_content(path) if path is not None else None
+    except (EngineError, OSError):
+        return "", []
+    if content is None or not content.modules:
+        return "", []
+    told = as_it_is(content)
+    return words_of(told), reasons_of(told)
+
+
+def report_lines(
+    report: ToolReport, signs: Signs, reads: str = "", reasons: Iterable[str] = ()
+) -> list[Line]:
+    """What was written, what it cost, what was left out, what to know."""
+    size = text.filesize(report.bytes)
+    lines: list[Line] = [
+        ((f"{signs.done} ", "done"), ("Written  ", "strong"), (text.home(report.output), "")),
+        _row("Size", f"{size}, numbers {report.precision}"),
+        _row("Modules", _modules(report)),
+    ]
+    if report.ranks:
+        lines.append(_row("Ranks", _ranks(report.ranks)))
+    lines.append(_row("Error", _error(report)))
+    if reads:
+        lines.append(_row("Read by", reads))
+    lines += [_row("", reason, "dim") for reason in reasons]
+    for note in report.notes:
+        lines.append(((f"{signs.warning} ", "warning"), (text.inert(in_words(note)), "")))
+    lines += _worst(report)
+    if report.skipped:
+        lines += [
+            (),
+            ((f"Left out: {text.counted(len(report.skipped), 'entry', 'entries')}", "strong"),),
+        ]
+        lines += [((f"  {text.inert(one)}", ""),) for one in report.skipped[:MOST_LISTED]]
+        if len(report.skipped) > MOST_LISTED:
+            lines.append(((f"  and {len(report.skipped) - MOST_LISTED} more", "dim"),))
+    return lines
+
+
+def _row(label: str, words: str, role: str = "") -> Line:
+    return ((f"  {label:<{LABEL - 2}}", "dim"), (words, role))
+
+
+def _modules(report: ToolReport) -> str:
+    counted: dict[str, int] = {}
+    for module in report.modules:
+        counted[module.algorithm] = counted.get(module.algorithm, 0) + 1
+    every = ", ".join(
+        f"{text.inert(name)} {text.grouped(count)}" for name, count in counted.items()
+    )
+    return f"{text.grouped(len(report.modules))}: {every}" if every else "0"
+
+
+def _ranks(ranks: Mapping[int, int]) -> str:
+    if len(ranks) == 1:
+        return f"{next(iter(ranks))} everywhere"
+    if len(ranks) <= 6:
+        return ", ".join(f"{rank} ({count})" for rank, count in ranks.items())
+    low, high = min(ranks), max(ranks)
+    total = sum(ranks.values())
+    mean = sum(rank * count for rank, count in ranks.items()) / total
+    return f"{low} to {high}, {text.significant(mean)} on average"
+
+
+def _error(report: ToolReport) -> str:
+    if report.error == 0:
+        return "none: every tensor is exact"
+    return f"{share(report.error)} of the whole change, rounding included"
+
+
+def _worst(report: ToolReport) -> list[Line]:
+    erring = sorted(
+        (module for module in report.modules if module.error > 0),
+        key=lambda module: -module.error,
+    )
+    if not erring:
+        return []
+    lines: list[Line] = [(), (("Largest errors", "strong"),)]
+    for module in erring[:MOST_WORST]:
+        lines.append(
+            (
+                (f"  {text.pad_left(share(module.error), 15)}  ", ""),
+                (text.pad(text.fit_middle(text.inert(module.name), NAME_CELLS), NAME_CELLS), ""),
+                (f"  {_kind(module)}", "dim"),
+            )
+        )
+    return lines
+
+
+def _kind(module: ModuleReport) -> str:
+    return f"{module.algorithm}{'' if module.rank is None else f' {module.rank}'}"
+
+
+# A file that was looked into ------------------------------------------------------------------
+
+
+def info_lines(
+    info: Info, signs: Signs, reads: str = "", reasons: Iterable[str] = ()
+) -> list[Line]:
+    """What a network file is and holds."""
+    sign, role = (signs.warning, "warning") if info.problems else (signs.done, "done")
+    lines: list[Line] = [
+        ((f"{sign} ", role), (text.home(info.path), "strong")),
+        _row("Size", f"{text.filesize(info.bytes)}, {text.grouped(info.parameters)} parameters"),
+        _row("Algorithm", text.inert(info.algorithm) or "not known"),
+        _row("Family", text.inert(info.family) or "not told"),
+        _row("Modules", _components(info)),
+        _row("Ranks", _told(info.ranks)),
+        _row("Alphas", _told(info.alphas)),
+        _row("Strength", _told(info.scales) + "  (alpha / rank)"),
+        _row("Numbers", ", ".join(f"{name} {count}" for name, count in info.dtypes.items())),
+        _row("Trigger", text.inert(info.trigger) or "not told"),
+    ]
+    if reads:
+        lines.append(_row("Read by", reads))
+    lines += [_row("", reason, "dim") for reason in reasons]
+    resume = "a new run can start from it" if info.resumable else "no run can start from it"
+    recipe = "its recipe is inside" if info.has_recipe else "it carries no recipe"
+    lines.append(_row("Training", f"{resume}; {recipe}"))
+    lines += [
+        ((f"{signs.error} ", "error"), (text.inert(str(problem)), "")) for problem in info.problems
+    ]
+    metadata = {key: told for key, told in info.metadata.items() if key not in LONG_METADATA}
+    if metadata:
+        lines += [(), ((f"Metadata: {text.counted(len(metadata), 'entry', 'entries')}", "strong"),)]
+    for key, told in sorted(metadata.items()):
+        words = text.fit(text.inert(" ".join(told.split())), 300)
+        lines.append(((f"  {text.inert(key)}  ", "dim"), (words, "")))
+    return lines
+
+
+def _components(info: Info) -> str:
+    parts = [f"{COMPONENTS.get(name, name)} {n}" for name, n in info.components.items()]
+    every = f"{text.counted(len(info.modules), 'module')}, {text.counted(info.tensors, 'tensor')}"
+    return f"{every}: {', '.join(parts)}" if parts else every
+
+
+def _told(counted: Mapping[str, int]) -> str:
+    if not counted:
+        return "none"
+    if len(counted) == 1:
+        return text.inert(next(iter(counted)))
+    return text.listed((f"{text.inert(value)} ({count})" for value, count in counted.items()), 5)
