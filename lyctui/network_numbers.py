@@ -88,7 +88,10 @@ def outcomes(wizard: Wizard) -> dict[str, Outcome]:
         trial = with_answers(
             draft, algorithm_answers(draft, name) if name != draft.algorithm else {}
         )
-        found[name] = outcome(wizard, trial)
+        came = outcome(wizard, trial)
+        # A mistake on another page says nothing about a network.
+        if isinstance(came, Numbers) or concerns_network(came.problem):
+            found[name] = came
     return found
 
 

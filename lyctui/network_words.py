@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lyctui.wizard import Wizard
 
 PENDING = "…"
+WIDE, MEDIUM = 102, 60
+"""Cells from which on there is room for every column, and for all but two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +50,7 @@ class Columns:
     def row(self, name: str, found: Outcome | None) -> str:
         """One algorithm; where it is not possible, the reason in its place."""
         if isinstance(found, Impossible):
-            first = self.columns[0]
-            return text.fit(f"{first.fit(ABOUT[name].good)} not now: {found.words}", self.room)
+            return text.fit(f"not now: {found.words}", self.room)
         return " ".join(column.fit(column.show(name, found)) for column in self.columns)
 
 
@@ -62,7 +63,7 @@ def columns_for(room: int, *, ascii_only: bool = False) -> Columns:
     def flexibility(name: str, found: Numbers | None) -> str:
         return stars(found.stars[1] if found else ABOUT[name].flexibility, ascii_only=ascii_only)
 
-    wide, narrow = room >= 100, room < 60
+    wide, narrow = room >= WIDE, room < MEDIUM
     good = Column("what it is good at", 25 if wide else 21, lambda name, _: ABOUT[name].good, True)
     size = Column("size", 9 if wide else 8, _number(lambda one: text.filesize(one.file_bytes)))
     memory = Column("memory", 9 if wide else 8, _number(lambda one: text.memory(one.memory_bytes)))
@@ -95,7 +96,8 @@ def _modules(found: Numbers) -> str:
 def chosen_lines(wizard: Wizard, found: Outcome | None) -> list[Line]:
     """What the run comes to with the answers as they are, in numbers."""
     if found is None:
-        return [(("Counting …", "dim"),)]
+        waits = wizard.checked.recipe is None
+        return [(("Counted once the other pages are valid." if waits else "Counting …", "dim"),)]
     if isinstance(found, Impossible):
         return []
     return [

@@ -69,7 +69,7 @@ TOOLS: tuple[Tool, ...] = (
     Tool(
         "merge",
         "Merge into a model",
-        "networks into a base model: one file, no network to load",
+        "networks into a base model, as a new model",
         "Adds the change of one or more networks to the weights of a base model and writes the sum as a "
         "new model. It is computed in full precision and rounded once.",
         MergeRequest,

@@ -14,7 +14,7 @@ from engine.tools.requests import ConvertRequest
 
 Verdicts = dict[Consumer, Verdict]
 LEADS = {"yes": "", "partly": "in part by ", "no": "not by "}
-EXACT_FOR_ONE: tuple[Action, ...] = ("over-base", "vector")
+EXACT_FOR_ONE: frozenset[Action] = frozenset({"over-base", "vector"})
 """Forms of a DoRA that are made for one program."""
 
 
@@ -30,7 +30,7 @@ def after_conversion(content: Content, request: ConvertRequest) -> Verdicts:
     parts = [part for found in content.sources for part in _part_after(found, actions[found.name])]
     kept = {found.name: found.shapes for found in content.sources if actions[found.name] == "copy"}
     told = verdicts(_summed(parts), attention_of(kept, content.family))
-    if request.program is not None and EXACT_FOR_ONE & actions.values():
+    if request.program is not None and EXACT_FOR_ONE & set(actions.values()):
         told[request.program] = Verdict("yes", "")
     return told
 

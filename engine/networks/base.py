@@ -92,6 +92,7 @@ class Adapter(nn.Module, ABC):
         for suffix, tensor in fixed.items():
             self.register_buffer(_attribute(suffix), tensor.clone())
         self.scalar = None if scalar is None else nn.Parameter(scalar.clone())
+        self.prepare()
 
     # What an algorithm says ---------------------------------------------------------------
 
@@ -129,6 +130,10 @@ class Adapter(nn.Module, ABC):
         """The fixed tensors of a module that starts with these weights."""
         return {}
 
+    def prepare(self) -> None:
+        """Set what the algorithm remembers beside its tensors; called once, when those are there."""
+        return
+
     def adopt(self, choice: Choice) -> None:
         """Take what training needs and no tensor tells; called once, after the module is made."""
         return
@@ -147,9 +152,8 @@ class Adapter(nn.Module, ABC):
 
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """The layer's output with `factor` times the change; the place for a fused path."""
-        layer = self.layer
-        if isinstance(layer, nn.Linear) and self.alone() and compute_dtype(x).itemsize < FP32_BYTES:
-            return onto_change(layer, x, self.change(x, factor))
+        if self.alone() and sums_onto(self.layer, compute_dtype(x)):
+            return onto_change(self.layer, x, self.change(x, factor))
         base = self.base(x)
         return base + self.change(x, factor)
 
@@ -347,19 +351,31 @@ def scaled_size(rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Si
     return Size(float(torch.tensor(alpha, dtype=torch.float32)), rank)
 
 
-def onto_change(layer: nn.Linear, x: Tensor, change: Tensor) -> Tensor:
-    """A frozen linear layer's output added to that of its change, inside one product.
+def sums_onto(layer: nn.Module, dtype: torch.dtype) -> bool:
+    """Whether a layer's product can be summed onto something else, and gains by it: half precision."""
+    if dtype.itemsize >= FP32_BYTES:
+        return False
+    if isinstance(layer, nn.Conv2d):
+        return {*layer.kernel_size, *layer.stride} == {1} and layer.padding in ((0, 0), "valid")
+    return isinstance(layer, nn.Linear)
+
+
+def onto_change(layer: nn.Module, x: Tensor, change: Tensor) -> Tensor:
+    """A frozen layer's output added to that of its change, inside one product.
 
     The sum is rounded once: added to an output that half precision has rounded before, a change
-    below half a step of its type would be lost.
+    below half a step of its type would be lost. For linear layers and 1 x 1 convolutions.
     """
-    flat = torch.addmm(
-        change.reshape(-1, change.shape[-1]),
-        x.to(change.dtype).reshape(-1, x.shape[-1]),
-        layer.weight.to(change.dtype).t(),
-    )
+    weight, bias = layer_weight(layer).to(change.dtype), layer.bias
+    assert bias is None or isinstance(bias, Tensor)
+    x = x.to(change.dtype)
+    if isinstance(layer, nn.Conv2d):
+        each = weight.flatten(1).expand(x.shape[0], *weight.shape[:2])
+        out = torch.baddbmm(change.flatten(2), each, x.flatten(2)).view(change.shape)
+        return out if bias is None else out + bias.to(change.dtype)[:, None, None]
+    flat = torch.addmm(change.flatten(0, -2), x.flatten(0, -2), weight.t())
     out = flat.view(change.shape)
-    return out if layer.bias is None else out + layer.bias.to(change.dtype)
+    return out if bias is None else out + bias.to(change.dtype)
 
 
 def layer_weight(layer: nn.Module) -> Tensor:

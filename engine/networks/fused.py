@@ -10,6 +10,7 @@ Shape letters: O outputs, I inputs times the kernel's cells.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input, conv2d_weight
 
-from engine.networks.base import layer_weight
+from engine.networks.base import Adapter, layer_weight
+from engine.networks.dropout import activation_mask, step_rank_mask_D
 
 Pull = Callable[[Tensor], tuple[Tensor, ...]]
 """From the gradient of a dense change [O, I] to those of its factors."""
@@ -233,3 +235,37 @@ def dense_change(
         reach_of(layer), product, x, weight, bias, *factors
     )
     return out
+
+
+class FusedAdapter(Adapter):
+    """An adapter that can compute base and change as one node; dropout acts on what the change adds."""
+
+    @abstractmethod
+    def computed(self, x: Tensor, factor: float, *, fused: bool) -> Tensor:
+        """The layer with `factor` times the change (`fused`), or what the change alone adds."""
+
+    def change(self, x: Tensor, factor: float) -> Tensor:
+        """What the change alone adds."""
+        change = self.computed(x, factor, fused=False)
+        dropouts = self.setup.dropouts
+        if self.training and dropouts.activation > 0:
+            moment = self.setup.moment
+            change = change * activation_mask(moment, self.name, dropouts.activation, change)
+        return change
+
+    def adapted(self, x: Tensor, factor: float) -> Tensor:
+        """Base and change as one node, where nothing stands between them."""
+        drops = self.training and self.setup.dropouts.activation > 0
+        if drops or not self.alone() or not can_fuse(self.layer):
+            return super().adapted(x, factor)
+        return self.computed(x, factor, fused=True)
+
+    def kept(self, factor: Tensor, axis: int, half: str) -> Tensor:
+        """A factor with the ranks on its axis that this step keeps, one mask for the whole step."""
+        chance = self.setup.dropouts.rank
+        if not self.training or chance == 0:
+            return factor
+        mask_D = step_rank_mask_D(
+            self.setup.moment, f"{self.name}.{half}", chance, factor.shape[axis]
+        ).to(factor.device, factor.dtype)
+        return factor * (mask_D if axis == 1 else mask_D[:, None])

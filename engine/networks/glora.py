@@ -56,10 +56,12 @@ class GloraLinear(torch.autograd.Function):
         down, up = _joined(weight, scale, a1, a2, b1, b2)
         ctx.save_for_backward(x, weight, down, up)
         ctx.scale, ctx.dtype = scale, a1.dtype
-        out = F.linear(x, weight, bias).contiguous()
-        hidden_ND = x.reshape(-1, x.shape[-1]) @ down.t()
-        out.view(-1, out.shape[-1]).addmm_(hidden_ND, up.t())
-        return out
+        # The change first and the base onto it: their sum is rounded once.
+        x_NI = x.reshape(-1, x.shape[-1])
+        out_NO = ((x_NI @ down.t()) @ up.t()).addmm_(x_NI, weight.t())
+        if bias is not None:
+            out_NO.add_(bias)
+        return out_NO.view(*x.shape[:-1], weight.shape[0])
 
     @staticmethod
     @once_differentiable

@@ -19,7 +19,6 @@ from torch.autograd.function import once_differentiable
 from engine.draws import generator
 from engine.networks.base import (
     ALPHA,
-    Adapter,
     Size,
     Tensors,
     compute_dtype,
@@ -27,12 +26,11 @@ from engine.networks.base import (
     layer_weight,
 )
 from engine.networks.choice import Choice
-from engine.networks.dropout import activation_mask, step_rank_mask_D
 from engine.networks.fused import (
+    FusedAdapter,
     Product,
     Pull,
     Reach,
-    can_fuse,
     dense_change,
     dense_products,
     folds,
@@ -55,7 +53,7 @@ Factors = tuple[Tensor, Tensor, Tensor, Tensor]
 """a1 [O, D], b1 [D, I], a2 [O, D], b2 [D, I]; the scale is in a1."""
 
 
-class Loha(Adapter):
+class Loha(FusedAdapter):
     """Two pairs of factors whose products are multiplied."""
 
     starts_at_zero: ClassVar = (W2_A,)
@@ -105,23 +103,8 @@ class Loha(Adapter):
         dense = (a1 @ b1) * (a2 @ b2) * self.scale()
         return dense.view(layer_weight(self.layer).shape)
 
-    def change(self, x: Tensor, factor: float) -> Tensor:
-        """What the change alone adds."""
-        change = self._computed(x, factor, fused=False)
-        dropouts = self.setup.dropouts
-        if self.training and dropouts.activation > 0:
-            moment = self.setup.moment
-            change = change * activation_mask(moment, self.name, dropouts.activation, change)
-        return change
-
-    def adapted(self, x: Tensor, factor: float) -> Tensor:
-        """Base and change as one node, where nothing stands between them."""
-        drops = self.training and self.setup.dropouts.activation > 0
-        if drops or not self.alone() or not can_fuse(self.layer):
-            return super().adapted(x, factor)
-        return self._computed(x, factor, fused=True)
-
-    def _computed(self, x: Tensor, factor: float, *, fused: bool) -> Tensor:
+    def computed(self, x: Tensor, factor: float, *, fused: bool) -> Tensor:
+        """The cheapest of the ways that give the same."""
         x = x.to(compute_dtype(x))
         with plainly(x.device):
             a1, b1, a2, b2 = self._pairs(dropped=True)
@@ -139,10 +122,9 @@ class Loha(Adapter):
         """Both pairs in the plain form, without the scale."""
         a1, b1 = self._pair(T1, W1_A, W1_B)
         a2, b2 = self._pair(T2, W2_A, W2_B)
-        chance = self.setup.dropouts.rank
-        if dropped and self.training and chance > 0:
+        if dropped:
             # Masks of their own, so that the expected change is the undropped one.
-            a1, a2 = (self._kept(a, chance, half) for a, half in ((a1, "w1"), (a2, "w2")))
+            a1, a2 = (self.kept(a, 1, half) for a, half in ((a1, "w1"), (a2, "w2")))
         return a1, b1, a2, b2
 
     def _pair(self, t: str, a: str, b: str) -> tuple[Tensor, Tensor]:
@@ -150,10 +132,6 @@ class Loha(Adapter):
             return self.weight(a), self.weight(b)
         inner = torch.einsum("ij...,jr->ir...", self.weight(t), self.weight(b))
         return self.weight(a).t(), inner.flatten(1)
-
-    def _kept(self, a: Tensor, chance: float, half: str) -> Tensor:
-        mask_D = step_rank_mask_D(self.setup.moment, f"{self.name}.{half}", chance, a.shape[1])
-        return a * mask_D.to(a.device, a.dtype)
 
     def delta_norm(self) -> Tensor:
         """|dW|."""

@@ -14,22 +14,20 @@ from torch import Tensor, nn
 
 from engine.networks.base import (
     ALPHA,
-    Adapter,
     Size,
     Tensors,
     compute_dtype,
     kernel_of,
     layer_weight,
 )
-from engine.networks.dropout import activation_mask, step_rank_mask_D
-from engine.networks.fused import can_fuse, dense_change, frozen, plainly, reach_of, rows
+from engine.networks.fused import FusedAdapter, dense_change, frozen, plainly, reach_of, rows
 from engine.networks.kronecker import KRONECKER, Structured, cheapest
 
 W1, W1_A, W1_B = "lokr_w1", "lokr_w1_a", "lokr_w1_b"
 W2, W2_A, W2_B, T2 = "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"
 
 
-class Lokr(Adapter):
+class Lokr(FusedAdapter):
     """Two halves whose Kronecker product is the change."""
 
     starts_at_zero: ClassVar = (W2, W2_B)
@@ -62,7 +60,7 @@ class Lokr(Adapter):
         if self.has(W1):
             return self.weight(W1)
         a = self.weight(W1_A)
-        return (self._kept(a, 1, "w1") if dropped else a) @ self.weight(W1_B)
+        return (self.kept(a, 1, "w1") if dropped else a) @ self.weight(W1_B)
 
     def right(self, *, dropped: bool = False) -> Tensor:
         """w2 [k, n] or [k, n, h, w]."""
@@ -72,19 +70,10 @@ class Lokr(Adapter):
         b = self.weight(W2_B)
         if self.has(T2):
             # A tucker's w2_a is [d, k], transposed against the plain form.
-            a = self._kept(a, 0, "w2") if dropped else a
+            a = self.kept(a, 0, "w2") if dropped else a
             return torch.einsum("ijhw,ik,jn->knhw", self.weight(T2), a, b)
-        a = self._kept(a, 1, "w2") if dropped else a
+        a = self.kept(a, 1, "w2") if dropped else a
         return (a @ b).view(a.shape[0], -1, *kernel_of(self.layer))
-
-    def _kept(self, factor: Tensor, axis: int, half: str) -> Tensor:
-        chance = self.setup.dropouts.rank
-        if not self.training or chance == 0:
-            return factor
-        ranks = factor.shape[axis]
-        mask_D = step_rank_mask_D(self.setup.moment, f"{self.name}.{half}", chance, ranks)
-        mask = mask_D.to(factor.device, factor.dtype)
-        return factor * (mask if axis == 1 else mask[:, None])
 
     def delta(self) -> Tensor:
         """dW[l k, m n] = s * w1[l, m] w2[k, n]."""
@@ -93,23 +82,8 @@ class Lokr(Adapter):
         dense = torch.einsum("lm,kn...->lkmn...", left, right)
         return dense.reshape(layer_weight(self.layer).shape)
 
-    def change(self, x: Tensor, factor: float) -> Tensor:
-        """What the change alone adds."""
-        change = self._computed(x, factor, fused=False)
-        dropouts = self.setup.dropouts
-        if self.training and dropouts.activation > 0:
-            moment = self.setup.moment
-            change = change * activation_mask(moment, self.name, dropouts.activation, change)
-        return change
-
-    def adapted(self, x: Tensor, factor: float) -> Tensor:
-        """Base and change as one node, where nothing stands between them."""
-        drops = self.training and self.setup.dropouts.activation > 0
-        if drops or not self.alone() or not can_fuse(self.layer):
-            return super().adapted(x, factor)
-        return self._computed(x, factor, fused=True)
-
-    def _computed(self, x: Tensor, factor: float, *, fused: bool) -> Tensor:
+    def computed(self, x: Tensor, factor: float, *, fused: bool) -> Tensor:
+        """The cheapest of the ways that give the same."""
         x = x.to(compute_dtype(x))
         with plainly(x.device):
             left = self.left(dropped=True) * (self.scale() * factor)

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from engine.draws import generator
 from engine.networks.base import (
     ALPHA,
-    NOTHING,
     Adapter,
     Setup,
     Size,
@@ -55,25 +54,15 @@ class TLora(Adapter):
     scalar_goes_into: ClassVar = ()
     shrunk: Tensor
 
-    def __init__(
-        self,
-        name: str,
-        layer: nn.Module,
-        weights: Tensors,
-        size: Size,
-        setup: Setup,
-        *,
-        scalar: Tensor | None = None,
-        fixed: Tensors = NOTHING,
-    ) -> None:
-        super().__init__(name, layer, weights, size, setup, scalar=scalar, fixed=fixed)
+    def prepare(self) -> None:
+        """Masks and terms as they are where no recipe says otherwise."""
         self.min_rank = 1
         self.mask_alpha = 1.0
         self.orthogonality = 0.0
         self.derived = False
         """Whether the file held no fixed factors, so that they were taken from the base again."""
         # Alpha's part that max-norm has changed: on the device, so that nobody waits for it.
-        self.register_buffer(SHRUNK, torch.ones((), device=layer_weight(layer).device))
+        self.register_buffer(SHRUNK, torch.ones((), device=layer_weight(self.layer).device))
 
     @classmethod
     def read_size(cls, layer: nn.Module, tensors: Tensors) -> Size:

@@ -107,11 +107,10 @@ class _Conversion:
             if written is None:
                 continue
             maker.add(placed.name, written)
-            for suffix, tensor in written.tensors.items():
-                if self.names == "peft" and suffix == ALPHA:
-                    assert written.rank is not None
-                    alphas[placed.name] = written.rank, float(tensor)
-                    continue
+            tensors = dict(written.tensors)
+            if self.names == "peft":
+                tensors = _for_peft(placed.name, written, alphas)
+            for suffix, tensor in tensors.items():
                 spool.add(key_of(self.names, placed.name, suffix), tensor)
         if not maker.modules:
             what = "Nothing is left to be written."
@@ -255,7 +254,9 @@ class _Conversion:
         if self.layers is not None and placed.place is not None:
             kernel = self.layers.kernels[placed.place]
         tensors = self.source.tensors(placed.module)
-        return Module(placed.name, placed.module.algorithm, tensors, layer, kernel)
+        module = Module(placed.name, placed.module.algorithm, tensors, layer, kernel)
+        module.check()
+        return module
 
     def _formed(self, action: Action, module: Module) -> Written | None:
         computed = self.dtype or self.source.dtype
@@ -389,6 +390,24 @@ def _matrix(tensor: Tensor) -> Tensor:
 
 def _factors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {suffix: tensor for suffix, tensor in tensors.items() if suffix != ALPHA}
+
+
+def _for_peft(
+    name: str, written: Written, alphas: dict[str, tuple[int, float]]
+) -> dict[str, Tensor]:
+    """A LoRA's tensors without alpha, which is noted for the metadata; magnitudes in PEFT's shape."""
+    if SCALE in written.tensors:
+        if magnitude_axis(tuple(written.tensors[SCALE].shape)) == "input":
+            what = "PEFT's magnitudes belong to outputs, and these to inputs."
+            remedy = "Add --to lora or --for diffusers, with --base."
+            raise NetworkFileError(Problem(what, where=inert(name), remedy=remedy))
+        written = _with_vector(written)
+    tensors = _factors(written.tensors)
+    for suffix in tensors:
+        key_of("peft", name, suffix)
+    rank = tensors[DOWN].shape[0]
+    alphas[name] = rank, float(written.tensors.get(ALPHA, torch.tensor(float(rank))))
+    return tensors
 
 
 def _with_vector(written: Written) -> Written:

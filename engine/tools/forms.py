@@ -69,6 +69,18 @@ class Module:
             return not set(BASE_FACTORS) <= set(self.tensors)
         return self.dora or self.algorithm in BEHIND_THE_BASE
 
+    def check(self) -> None:
+        """Raises NetworkFileError where the tensors do not fit each other, or the layer."""
+        if self.layer is not None or not (self.needs_base or self._is_folded):
+            self.adapter()
+
+    @property
+    def _is_folded(self) -> bool:
+        """Whether the kernel is neither in the tensors nor known."""
+        there = {"loha": "hada_w1_b", "lokr": W2_B}.get(self.algorithm, "")
+        tucker = T2 in self.tensors or "hada_t1" in self.tensors
+        return self.kernel is None and there in self.tensors and not tucker
+
     def _blank(self) -> nn.Module:
         if self.needs_base:
             raise NetworkFileError(base_needed(self.name, self.algorithm, dora=self.dora))

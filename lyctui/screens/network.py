@@ -30,6 +30,14 @@ from lyctui.widgets.lines import Lines
 from lyctui.widgets.menu import Menu, Row
 
 TITLE_CELLS = 8
+FRAME = 3
+"""Padding of the table and its scroll bar."""
+ROOMY = 22
+"""Rows of a terminal from which on the table may take more than the least."""
+ASKS = (
+    "Last time: too little? t   too well? w   advice d",
+    "too little? t   too well? w   advice d",
+)
 ROW_HEAD = 15
 """Cells before a row's columns: signs, digit, name."""
 
@@ -129,7 +137,7 @@ class NetworkPage(WizardPage):
     def on_resize(self) -> None:
         """As many rows of the table as leave room for the form."""
         height = self.size.height
-        rows = len(ABOUT) if height >= 36 else 8 if height >= 30 else 6 if height >= 22 else 3
+        rows = len(ABOUT) if height >= 36 else 8 if height >= 30 else 6 if height >= ROOMY else 3
         self.query_one(Menu).styles.max_height = rows
         super().on_resize()
 
@@ -143,7 +151,8 @@ class NetworkPage(WizardPage):
         def measure(wanted: Any) -> Measured:
             found = outcomes(wizard)
             wanted()
-            return Measured(found, narrowings(wizard, found[wizard.draft.algorithm]))
+            now = found.get(wizard.draft.algorithm)
+            return Measured(found, narrowings(wizard, now) if now is not None else ())
 
         self._sizing.ask(measure)
 
@@ -233,7 +242,7 @@ class NetworkPage(WizardPage):
     def show_page(self) -> None:
         """The table and its meaning."""
         chosen = self.wizard.draft.algorithm
-        room = self.size.width - ROW_HEAD - 3
+        room = self.size.width - ROW_HEAD - FRAME
         columns = columns_for(room, ascii_only=self.host.ascii_only)
         heads = " " * ROW_HEAD + columns.heads()
         self.query_one("#heads", Lines).show([((heads, "dim"),)])
@@ -254,15 +263,13 @@ class NetworkPage(WizardPage):
         shown = menu.size.height or len(menu.rows)
         first = round(menu.scroll_y)
         rest = max(0, len(menu.rows) - first - shown)
-        ways = [
-            f"{count} more {way}" for count, way in ((first, "above"), (rest, "below")) if count
-        ]
+        ways = [f"{count} {way}" for count, way in ((first, "above"), (rest, "below")) if count]
         more = f"… {', '.join(ways)}" if ways else ""
-        asks = "Last time: too little? t   too well? w   advice d"
-        room = self.size.width - 8
-        gap = " " * max(3, room - len(more) - len(asks))
+        room = self.size.width - FRAME
+        asks = next((words for words in ASKS if len(more) + len(words) + 7 <= room), "")
+        gap = " " * (room - 5 - len(more) - len(asks))
         lines: list[Line] = [((f"     {more}{gap}", "dim"), (asks, "strong"))]
-        if self.size.height >= 22:
+        if self.size.height >= ROOMY:
             lines.append(((f"     {LEGEND}", "dim"),))
         self.query_one("#below", Lines).show(lines)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from engine.settings.network import TITLES, asked
 from lyctui import text
 from lyctui.fields import number_text
 from lyctui.report import Line
@@ -14,7 +15,6 @@ from lyctui.wizard import Wizard
 if TYPE_CHECKING:
     from engine.plan import Plan
     from engine.settings import Recipe
-from engine.settings.network import asked
 
 BAR_CELLS = 30
 MOST_NOTICES = 4
@@ -96,19 +96,39 @@ def _data(wizard: Wizard) -> str:
 
 
 def _network(recipe: Recipe) -> str:
-    network = recipe.network
-    rank, alpha = asked(network, "rank"), asked(network, "alpha")
-    size = "" if rank is None else f" {rank}"
-    if alpha is not None and isinstance(rank, int):
-        size += f"/{number_text(alpha)}"
-    factor = asked(network, "factor")
-    more = f", factor {factor}" if factor is not None else ""
     parts = [
         name
         for name, rate in (("U-Net", recipe.optim.unet_lr), ("text encoder", recipe.optim.te_lr))
         if rate
     ]
-    return f"{network.algorithm}{size}{more}, {network.targets}, {' + '.join(parts) or 'nothing'}"
+    where = f"{_layers(recipe)}, {' + '.join(parts) or 'nothing'}"
+    whole = f"{_size(recipe)}, {where}"
+    short = whole.replace("text encoder", "TE")
+    return whole if text.cells(whole) <= WORDS_CELLS else short
+
+
+def _size(recipe: Recipe) -> str:
+    """ "LoRA 32/16", "LoKr full, factor 8", "LoHa 16/8, DoRA input, norms"."""
+    network = recipe.network
+    rank, alpha = asked(network, "rank"), asked(network, "alpha")
+    words = TITLES[network.algorithm]
+    if rank is not None:
+        words += f" {rank}"
+    if alpha is not None and isinstance(rank, int):
+        words += f"/{number_text(alpha)}"
+    more = []
+    if asked(network, "factor") is not None:
+        more.append(f"factor {asked(network, 'factor')}")
+    if asked(network, "dora", "off") != "off":
+        more.append(f"DoRA {asked(network, 'dora')}")
+    if network.train_norm:
+        more.append("norms")
+    return ", ".join([words, *more])
+
+
+def _layers(recipe: Recipe) -> str:
+    own = recipe.network.targets_file
+    return text.fit_middle(own.name, 16) if own is not None else recipe.network.targets
 
 
 def _optim(recipe: Recipe) -> str:
