@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from lyctui.verbs.flags import Asked, settings_flags
 
-TRAIN, LOOK, FILES = "Train", "Look", "Files and settings"
+TRAIN, LOOK, TOOLS, FILES = "Train", "Look", "Network files", "Files and settings"
 
 app = typer.Typer(
     name="lyctui",
@@ -28,6 +28,30 @@ Theme = Annotated[
 RunName = Annotated[
     str | None, typer.Argument(metavar="[RUN]", help="Name or folder of a run", show_default=False)
 ]
+
+# Flags of the tools that read and write network files.
+ProgramName = Literal["comfyui", "a1111", "forge", "diffusers", "lycoris"]
+FormName = Literal["keep", "lora", "diff"]
+NamesName = Literal["keep", "kohya", "diffusers", "sgm", "peft"]
+LayoutName = Literal["new", "old"]
+PrecisionName = Literal["keep", "fp32", "fp16", "bf16"]
+Output = Annotated[Path, typer.Option("--output", "-o", help="File to write", show_default=False)]
+BaseModel = Annotated[
+    Path | None,
+    typer.Option("--base", help="Base model that it was trained on", show_default=False),
+]
+Rank = Annotated[
+    int | None, typer.Option("--rank", help="Rank of what becomes a LoRA", show_default=False)
+]
+ErrorLimit = Annotated[
+    float | None,
+    typer.Option("--error", help="Largest relative error, 0.05 say", show_default=False),
+]
+MaxRank = Annotated[
+    int | None, typer.Option("--max-rank", help="Never more ranks than this", show_default=False)
+]
+PrecisionFlag = Annotated[PrecisionName, typer.Option("--precision", help="Number format")]
+Force = Annotated[bool, typer.Option("--force", help="Replace a file that is there")]
 
 
 def version_text() -> str:
@@ -253,16 +277,222 @@ def explain(
     raise typer.Exit(explain_key(key, recipe=recipe, as_json=json))
 
 
-@app.command(rich_help_panel=FILES)
+@app.command(rich_help_panel=TOOLS)
 def info(
     file: Annotated[Path, typer.Argument(help="Network file", show_default=False)],
+    norms: Annotated[bool, typer.Option("--norms", help="Every module with its norm")] = False,
+    base: BaseModel = None,
     plain: Plain = False,
     json: Json = False,
 ) -> None:
-    """Algorithm, ranks, layers and metadata of a network file."""
+    """Algorithm, ranks, norms and metadata of a network file, and which programs load it."""
     from lyctui.verbs.info import show_info
 
-    raise typer.Exit(show_info(file, as_json=json))
+    raise typer.Exit(show_info(file, norms=norms, base=base, as_json=json))
+
+
+@app.command(rich_help_panel=TOOLS)
+def convert(
+    file: Annotated[Path, typer.Argument(help="Network file", show_default=False)],
+    output: Output,
+    program: Annotated[
+        ProgramName | None,
+        typer.Option("--for", help="What this program loads", show_default=False),
+    ] = None,
+    to: Annotated[FormName, typer.Option(help="Form of every module")] = "keep",
+    names: Annotated[NamesName, typer.Option(help="Spelling of the module names")] = "keep",
+    glora: Annotated[
+        LayoutName | None, typer.Option(help="Layout of a GLoRA", show_default=False)
+    ] = None,
+    rank: Rank = None,
+    error: ErrorLimit = None,
+    max_rank: MaxRank = None,
+    base: BaseModel = None,
+    precision: PrecisionFlag = "keep",
+    force: Force = False,
+    plain: Plain = False,
+    json: Json = False,
+) -> None:
+    """A network file for another program, in another form, or under other names."""
+    from engine.tools.requests import ConvertRequest
+    from lyctui.verbs.convert import convert_file
+    from lyctui.verbs.output import reporting
+    from lyctui.verbs.tools import rule_of
+
+    with reporting(json):
+        rule = rule_of(max_rank, rank=rank, error=error)
+    request = ConvertRequest(
+        source=file,
+        output=output,
+        program=program,
+        to=to,
+        names=names,
+        glora=glora,
+        rule=rule,
+        base=base,
+        precision=precision,
+        force=force,
+    )
+    raise typer.Exit(convert_file(request, plain=plain, as_json=json))
+
+
+@app.command(rich_help_panel=TOOLS)
+def merge(
+    networks: Annotated[
+        list[str], typer.Argument(metavar="FILE[=STRENGTH]...", show_default=False)
+    ],
+    output: Output,
+    into: Annotated[
+        Path | None,
+        typer.Option(help="Checkpoint to merge into; without it: one network", show_default=False),
+    ] = None,
+    to: Annotated[FormName, typer.Option(help="Form of the one network")] = "keep",
+    rank: Rank = None,
+    error: ErrorLimit = None,
+    max_rank: MaxRank = None,
+    base: BaseModel = None,
+    precision: PrecisionFlag = "keep",
+    force: Force = False,
+    plain: Plain = False,
+    json: Json = False,
+) -> None:
+    """Networks into a checkpoint (--into), or several networks into one."""
+    from engine.tools.requests import JoinRequest, MergeRequest
+    from lyctui.verbs.merge import join_networks, merge_networks, no_form_of_a_checkpoint
+    from lyctui.verbs.output import reporting
+    from lyctui.verbs.tools import rule_of, weighted
+
+    with reporting(json):
+        rule, given = rule_of(max_rank, rank=rank, error=error), weighted(networks)
+        if into is not None:
+            no_form_of_a_checkpoint(to, rule, base)
+    if into is not None:
+        merging = MergeRequest(
+            base=into, networks=given, output=output, precision=precision, force=force
+        )
+        raise typer.Exit(merge_networks(merging, plain=plain, as_json=json))
+    joining = JoinRequest(
+        networks=given,
+        output=output,
+        to=to,
+        rule=rule,
+        base=base,
+        precision=precision,
+        force=force,
+    )
+    raise typer.Exit(join_networks(joining, plain=plain, as_json=json))
+
+
+@app.command(rich_help_panel=TOOLS)
+def extract(
+    base: Annotated[Path, typer.Argument(help="Checkpoint before", show_default=False)],
+    tuned: Annotated[Path, typer.Argument(help="Checkpoint after", show_default=False)],
+    output: Output,
+    rank: Rank = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Keep S above this", show_default=False)
+    ] = None,
+    ratio: Annotated[
+        float | None, typer.Option(help="Keep S above this part of the largest", show_default=False)
+    ] = None,
+    quantile: Annotated[
+        float | None, typer.Option(help="Keep this part of the sum of S", show_default=False)
+    ] = None,
+    error: ErrorLimit = None,
+    max_rank: MaxRank = None,
+    conv_rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Rank of convolutions beyond one pixel; 0 leaves them out", show_default=False
+        ),
+    ] = None,
+    diff: Annotated[bool, typer.Option("--diff", help="Whole differences, no LoRA")] = False,
+    norms: Annotated[bool, typer.Option("--norms", help="Norm layers too")] = False,
+    no_unet: Annotated[bool, typer.Option("--no-unet", help="Leave the U-Net out")] = False,
+    no_text: Annotated[bool, typer.Option("--no-text", help="Leave text encoders out")] = False,
+    precision: PrecisionFlag = "fp16",
+    force: Force = False,
+    plain: Plain = False,
+    json: Json = False,
+) -> None:
+    """What a checkpoint was changed by, as a network. Without a rule: rank 32."""
+    from engine.tools.requests import ExtractRequest, RankRule
+    from lyctui.verbs.extract import extract_network
+    from lyctui.verbs.output import reporting
+    from lyctui.verbs.tools import rule_of
+
+    with reporting(json):
+        rule = rule_of(
+            max_rank, rank=rank, threshold=threshold, ratio=ratio, quantile=quantile, error=error
+        )
+    request = ExtractRequest(
+        base=base,
+        tuned=tuned,
+        output=output,
+        rule=rule or RankRule("fixed", 32),
+        conv_rule=None if conv_rank is None else RankRule("fixed", conv_rank),
+        diff=diff,
+        norms=norms,
+        unet=not no_unet,
+        text=not no_text,
+        precision=precision,
+        force=force,
+    )
+    raise typer.Exit(extract_network(request, plain=plain, as_json=json))
+
+
+@app.command(rich_help_panel=TOOLS)
+def resize(
+    file: Annotated[Path, typer.Argument(help="LoRA or LoKr", show_default=False)],
+    output: Output,
+    rank: Rank = None,
+    error: ErrorLimit = None,
+    sv_ratio: Annotated[
+        float | None,
+        typer.Option(help="Keep S above the largest divided by this", show_default=False),
+    ] = None,
+    sv_fro: Annotated[
+        float | None, typer.Option(help="Keep this part of the norm", show_default=False)
+    ] = None,
+    sv_cumulative: Annotated[
+        float | None, typer.Option(help="Keep this part of the sum of S", show_default=False)
+    ] = None,
+    max_rank: MaxRank = None,
+    conv_rank: Annotated[
+        int | None,
+        typer.Option(help="Rank of convolutions beyond one pixel", show_default=False),
+    ] = None,
+    precision: PrecisionFlag = "keep",
+    force: Force = False,
+    plain: Plain = False,
+    json: Json = False,
+) -> None:
+    """A LoRA or LoKr with fewer ranks, the most important ones kept."""
+    from engine.tools.requests import RankRule, ResizeRequest
+    from lyctui.verbs.output import reporting
+    from lyctui.verbs.resize import resize_file
+    from lyctui.verbs.tools import needed_rule, rule_of
+
+    with reporting(json):
+        rule = needed_rule(
+            rule_of(
+                max_rank,
+                rank=rank,
+                error=error,
+                sv_ratio=sv_ratio,
+                sv_fro=sv_fro,
+                sv_cumulative=sv_cumulative,
+            )
+        )
+    request = ResizeRequest(
+        source=file,
+        output=output,
+        rule=rule,
+        conv_rule=None if conv_rank is None else RankRule("fixed", conv_rank),
+        precision=precision,
+        force=force,
+    )
+    raise typer.Exit(resize_file(request, plain=plain, as_json=json))
 
 
 @app.command(rich_help_panel=FILES)

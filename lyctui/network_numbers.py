@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from engine.errors import EngineError, Problem
 from engine.networks.choice import Choice, spans
 from engine.networks.factors import smallest_butterfly
+from engine.networks.presets import LayerLike
 from lyctui.algorithms import algorithm_answers, algorithms, speed_of, stars_of, with_answers
 from lyctui.readers import Reading, readings
 from lyctui.text import counted
@@ -28,7 +29,7 @@ PARTS = {
 }
 LEFT_OUT = "left out by an override"
 CONVOLUTIONS_OFF = "convolutions, whose rank is 0"
-Planned = Sequence[tuple["LayerShape", Choice]]
+Planned = Sequence[tuple[LayerLike, Choice]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +81,10 @@ class Impossible:
 Outcome = Numbers | Impossible
 
 
-def outcomes(wizard: Wizard) -> dict[str, Outcome]:
-    """Every algorithm with the answers as they are."""
+def outcomes(wizard: Wizard, names: Sequence[str] = ()) -> dict[str, Outcome]:
+    """Every algorithm, or those named, with the answers as they are."""
     found: dict[str, Outcome] = {}
-    for name in algorithms():
+    for name in names or algorithms():
         draft = wizard.draft
         trial = with_answers(
             draft, algorithm_answers(draft, name) if name != draft.algorithm else {}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
@@ -386,7 +387,7 @@ class ToolDraft:
         return tuple(one for one in found if all_levels or one.level == "basic")
 
     def _fields_of(self, item: Field[Any]) -> list[ToolField]:
-        hint = get_type_hints(self.tool.request)[item.name]
+        hint = _hints(self.tool.request)[item.name]
         words = words_of(self.tool.key, item.name)
         bare, nullable = _without_none(hint)
         if bare is RankRule:
@@ -584,6 +585,12 @@ class ToolDraft:
 def words_of(tool: str, name: str) -> Words:
     """The words of a request's field."""
     return WORDS.get(f"{tool}.{name}") or WORDS[name]
+
+
+@cache
+def _hints(request: type[Request]) -> dict[str, Any]:
+    # Slow, and asked for at every key.
+    return get_type_hints(request)
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:

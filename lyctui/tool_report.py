@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
-from engine.errors import EngineError
-from engine.tools.requests import MergeRequest, ModuleReport, ToolReport
+from engine.tools.requests import ModuleReport, ToolReport
 from lyctui import text
-from lyctui.report import Line
+from lyctui.report import Line, folded
 from lyctui.text import Signs
 from lyctui.tool_check import in_words
-from lyctui.tool_readers import as_it_is, reasons_of, words_of
 from lyctui.tool_work import ToolWork
 
 if TYPE_CHECKING:
@@ -19,6 +17,13 @@ if TYPE_CHECKING:
 
 MOST_WORST = 8
 MOST_LISTED = 40
+MUCH_LOST = 0.1
+ROUNDED = (
+    "Much of the change is smaller than the model's numbers can tell apart. Numbers: fp32 keeps it."
+)
+CUT = "A good part of the change is not in the file. A higher rank or a smaller error keeps more."
+VISIBLE_ERROR = 1e-6
+"""Below it a module is not worth a row."""
 LABEL = 12
 NAME_CELLS = 46
 COMPONENTS = {"unet": "U-Net", "te": "text encoder", "te2": "second text encoder"}
@@ -34,36 +39,26 @@ def share(number: float) -> str:
     return f"{text.significant(percent, 2)} %" if percent >= 0.0001 else "below 0.0001 %"
 
 
-def lines_of(work: ToolWork, signs: Signs) -> list[Line]:
-    """What came of a tool."""
+def lines_of(work: ToolWork, signs: Signs, width: int) -> list[Line]:
+    """What came of a tool, broken for `width` columns."""
     if isinstance(work.result, ToolReport):
-        reads = "every program that loads the base model"
-        reasons: list[str] = []
-        if not isinstance(work.request, MergeRequest):
-            reads, reasons = _readers(work)
-        return report_lines(work.result, signs, reads, reasons)
-    if work.result is not None:
-        return info_lines(work.result, signs, *_readers(work))
-    return []
+        lines = report_lines(work.result, signs, work.reads, work.reasons)
+    elif work.result is not None:
+        lines = info_lines(work.result, signs, work.reads, work.reasons)
+    else:
+        lines = []
+    return [part for line in lines for part in _hanging(line, width)]
 
 
-def _readers(work: ToolWork) -> tuple[str, list[str]]:
-    """Which programs read the file, as the file itself tells."""
-    from engine.networks.content import read_content
-
-    path = work.result.output if isinstance(work.result, ToolReport) else None
-    if path is None and work.result is not None and not isinstance(work.result, ToolReport):
-        from pathlib import Path
-
-        path = Path(work.result.path)
-    try:
-        content = read_content(path) if path is not None else None
-    except (EngineError, OSError):
-        return "", []
-    if content is None or not content.modules:
-        return "", []
-    told = as_it_is(content)
-    return words_of(told), reasons_of(told)
+def _hanging(line: Line, width: int) -> list[Line]:
+    """A row's words go on below their beginning, not below the label."""
+    if len(line) != 2 or text.cells(line[0][0]) > LABEL:
+        return folded([line], width)
+    (head, first), (words, role) = line
+    indent = text.cells(head)
+    parts = text.wrap(words, max(16, width - indent))
+    heads = [(head, first)] + [(" " * indent, "")] * (len(parts) - 1)
+    return [(start, (part, role)) for start, part in zip(heads, parts, strict=True)]
 
 
 def report_lines(
@@ -72,7 +67,7 @@ def report_lines(
     """What was written, what it cost, what was left out, what to know."""
     size = text.filesize(report.bytes)
     lines: list[Line] = [
-        ((f"{signs.done} ", "done"), ("Written  ", "strong"), (text.home(report.output), "")),
+        ((f"{signs.done} {'Written':<{LABEL - 2}}", "done"), (text.home(report.output), "strong")),
         _row("Size", f"{size}, numbers {report.precision}"),
         _row("Modules", _modules(report)),
     ]
@@ -82,6 +77,9 @@ def report_lines(
     if reads:
         lines.append(_row("Read by", reads))
     lines += [_row("", reason, "dim") for reason in reasons]
+    if report.error >= MUCH_LOST:
+        remedy = ROUNDED if report.tool == "merge" else CUT
+        lines.append(((f"{signs.warning} ", "warning"), (remedy, "")))
     for note in report.notes:
         lines.append(((f"{signs.warning} ", "warning"), (text.inert(in_words(note)), "")))
     lines += _worst(report)
@@ -129,7 +127,7 @@ def _error(report: ToolReport) -> str:
 
 def _worst(report: ToolReport) -> list[Line]:
     erring = sorted(
-        (module for module in report.modules if module.error > 0),
+        (module for module in report.modules if module.error >= VISIBLE_ERROR),
         key=lambda module: -module.error,
     )
     if not erring:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from engine.errors import EngineError, OutOfMemory, Problem
+from engine.networks.content import read_content
 from engine.tools.requests import (
     Cancelled,
     ConvertRequest,
@@ -25,6 +26,7 @@ from engine.tools.requests import (
 from lyctui import text
 from lyctui.tool_check import page_words
 from lyctui.tool_forms import InfoRequest, Request
+from lyctui.tool_readers import as_it_is, reasons_of, words_of
 
 if TYPE_CHECKING:
     from engine.tools.info import Info
@@ -91,6 +93,10 @@ class ToolWork:
         """Where the traceback of something unforeseen is."""
         self.cancelled = False
         self.exit_code = 0
+        self.reads = ""
+        """Which programs read the network file that was written or looked into."""
+        self.reasons: list[str] = []
+        """Why some of them do not."""
         self._run = run or run_tool
         self._stop = threading.Event()
         self._lock = threading.Lock()
@@ -150,6 +156,7 @@ class ToolWork:
     def _work(self) -> None:
         try:
             self.result = self._run(self.request, self._progress)
+            self._find_readers()
         except Cancelled:
             self.cancelled = True
             self.exit_code = 130
@@ -165,6 +172,20 @@ class ToolWork:
             self._failed(EngineError(Problem(what)))
         if self.output is not None:
             _log(self.closing_line())
+
+    def _find_readers(self) -> None:
+        if isinstance(self.request, MergeRequest):
+            self.reads = "every program that loads the base model"
+            return
+        path = self.output
+        if isinstance(self.request, InfoRequest):
+            path = self.request.source
+        # The file is there, whatever can be told of it.
+        with contextlib.suppress(EngineError, OSError):
+            content = read_content(path) if path is not None else None
+            if content is not None and content.modules:
+                told = as_it_is(content)
+                self.reads, self.reasons = words_of(told), reasons_of(told)
 
     def _failed(self, error: EngineError) -> None:
         self.problems = tuple(page_words(problem) for problem in error.problems)

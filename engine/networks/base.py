@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from engine.draws import generator
 from engine.networks.choice import Choice, Dropouts
 from engine.networks.dropout import Moment, module_coin
-from engine.networks.shapes import Shapes
+from engine.networks.shapes import FIXED, Shapes
 
 Tensors: TypeAlias = Mapping[str, Tensor]
 """Tensor suffix to tensor, of one module."""
@@ -349,6 +349,24 @@ def scaled_size(rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Si
         alpha *= math.sqrt(rank)
     # As a file holds it: the trained scale must be that of the rounded number.
     return Size(float(torch.tensor(alpha, dtype=torch.float32)), rank)
+
+
+class Unscaled(Adapter):
+    """An adapter without rank and alpha, whose tensors all begin at zero."""
+
+    @classmethod
+    def written_size(cls, rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Size:
+        """Neither alpha nor rank."""
+        return Size(None, None)
+
+    @classmethod
+    def fresh(
+        cls, name: str, layer: nn.Module, shapes: Shapes, seed: int, choice: Choice
+    ) -> dict[str, Tensor]:
+        """Zeros: nothing is drawn."""
+        return {
+            suffix: torch.zeros(shape) for suffix, shape in shapes.items() if suffix not in FIXED
+        }
 
 
 def sums_onto(layer: nn.Module, dtype: torch.dtype) -> bool:

@@ -114,10 +114,13 @@ class Dora(Adapter):
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """One node of the graph over a LoRA; else W x is taken from the layer's output where it can be."""
         layer = self.layer
-        if isinstance(layer, nn.Linear) and isinstance(self.inner, Lora) and self._one_node(layer):
+        # The inner module stands in front of nothing: whether this one is alone decides.
+        alone = self.alone() and isinstance(self.inner, Lora) and self.inner.one_node()
+        if alone and isinstance(layer, nn.Linear) and isinstance(self.inner, Lora):
             return self._fused(layer, self.inner, x, factor)
         if self.axis == "input" or not self.alone():
-            return super().adapted(x, factor)
+            # Not summed onto the change: at the start the output is the base's own to the bit.
+            return self.base(x) + self.change(x, factor)
         out = self.base(x)
         gain = self.gain()
         less_one, gain = ((gain - 1) * factor).to(out.dtype), gain.to(out.dtype)
@@ -143,12 +146,6 @@ class Dora(Adapter):
             x.to(dtype), weight, bias, less_one, down.to(dtype), up.to(dtype)
         )
         return out
-
-    def _one_node(self, layer: nn.Linear) -> bool:
-        dropouts = self.setup.dropouts
-        drops = self.training and (dropouts.activation > 0 or dropouts.rank > 0)
-        plain = type(layer).forward is nn.Linear.forward and self.alone()
-        return plain and not layer.weight.requires_grad and not drops
 
     def _alone(self, x: Tensor) -> Tensor:
         """W x without the bias, whatever lies behind."""

@@ -12,10 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from engine.networks.base import Adapter, Size, Tensors, compute_dtype, layer_weight
-from engine.networks.choice import Choice
+from engine.networks.base import Size, Tensors, Unscaled, compute_dtype, layer_weight
 from engine.networks.fused import Reach, can_fuse, folds, reach_of
-from engine.networks.shapes import Shapes
 
 DIFF, DIFF_B = "diff", "diff_b"
 
@@ -77,7 +75,7 @@ class Differing(torch.autograd.Function):
         return None, None, x_grad, None, None, diff_grad, bias_grad
 
 
-class Full(Adapter):
+class Full(Unscaled):
     """A difference to each number of the layer."""
 
     starts_at_zero: ClassVar = (DIFF,)
@@ -100,22 +98,10 @@ class Full(Adapter):
         return Size(None, None)
 
     @classmethod
-    def written_size(cls, rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Size:
-        """Neither alpha nor rank."""
-        return Size(None, None)
-
-    @classmethod
     def read_weights(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
         """In the layer's own form: a 1 x 1 convolution may be stored as a matrix."""
         found = {DIFF: tensors[DIFF].reshape(layer_weight(layer).shape)}
         return found | ({DIFF_B: tensors[DIFF_B]} if DIFF_B in tensors else {})
-
-    @classmethod
-    def fresh(
-        cls, name: str, layer: nn.Module, shapes: Shapes, seed: int, choice: Choice
-    ) -> dict[str, Tensor]:
-        """Zeros: nothing is drawn."""
-        return {suffix: torch.zeros(shape) for suffix, shape in shapes.items()}
 
     def delta(self) -> Tensor:
         """dW itself."""

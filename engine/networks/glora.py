@@ -20,7 +20,6 @@ from torch.autograd.function import once_differentiable
 
 from engine.networks.base import (
     ALPHA,
-    Adapter,
     Size,
     Tensors,
     compute_dtype,
@@ -30,8 +29,8 @@ from engine.networks.base import (
     layer_weight,
 )
 from engine.networks.choice import Choice, spans
-from engine.networks.dropout import activation_mask, sample_rank_mask_BD
 from engine.networks.layouts_glora import A1, A2, B1, B2
+from engine.networks.lowrank import LowRank
 from engine.networks.shapes import Shapes
 
 
@@ -80,7 +79,7 @@ class GloraLinear(torch.autograd.Function):
         return x_grad, None, None, None, a1_grad, a2_grad, b1_grad, b2_grad
 
 
-class Glora(Adapter):
+class Glora(LowRank):
     """Two pairs of factors."""
 
     starts_at_zero: ClassVar = (A2, B2)
@@ -126,7 +125,7 @@ class Glora(Adapter):
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """One node of the graph where nothing is dropped."""
         layer = self.layer
-        if not (isinstance(layer, nn.Linear) and self._one_node(layer)):
+        if not (isinstance(layer, nn.Linear) and self.one_node()):
             return super().adapted(x, factor)
         dtype = compute_dtype(x)
         weight = layer.weight.to(dtype)
@@ -149,9 +148,9 @@ class Glora(Adapter):
                 return F.linear(self._dropped(F.linear(x, down)), up)
             return F.conv2d(self._dropped(convolve(self.layer, x, down)), up)
         behind, b1 = _outer(weight, scale, a1, b1)
-        hidden = self._dropped_half(F.conv2d(x, a2.to(dtype)), "a")
+        hidden = self.dropped(F.conv2d(x, a2.to(dtype)), f"{self.name}.a")
         change = convolve(self.layer, hidden, behind)
-        hidden = self._dropped_half(convolve(self.layer, x, b2.to(dtype)), "b")
+        hidden = self.dropped(convolve(self.layer, x, b2.to(dtype)), f"{self.name}.b")
         return change + F.conv2d(hidden, b1)
 
     def delta_norm(self) -> Tensor:
@@ -193,39 +192,13 @@ class Glora(Adapter):
             return a1, a2, b1, b2
         return a1 * self.scalar, a2, b1 * self.scalar, b2
 
-    def _one_node(self, layer: nn.Linear) -> bool:
-        plain = type(layer).forward is nn.Linear.forward and self.alone()
-        return plain and not layer.weight.requires_grad and not self._drops()
-
-    def _drops(self) -> bool:
-        dropouts = self.setup.dropouts
-        return self.training and (dropouts.activation > 0 or dropouts.rank > 0)
-
     def _dropped(self, hidden: Tensor) -> Tensor:
         """Hidden activations of both products side by side, each dropped by itself."""
-        if not self._drops():
+        if not self.drops():
             return hidden
-        axis = self._rank_axis()
+        axis = self.rank_axis()
         halves = zip(hidden.chunk(2, axis), "ab", strict=True)
-        return torch.cat([self._dropped_half(half, name) for half, name in halves], axis)
-
-    def _dropped_half(self, hidden: Tensor, half: str) -> Tensor:
-        if not self._drops():
-            return hidden
-        moment, dropouts, name = self.setup.moment, self.setup.dropouts, f"{self.name}.{half}"
-        if dropouts.activation > 0:
-            hidden = hidden * activation_mask(moment, name, dropouts.activation, hidden)
-        if dropouts.rank > 0:
-            axis = self._rank_axis()
-            samples, ranks = hidden.shape[0], hidden.shape[axis]
-            mask_BD = sample_rank_mask_BD(moment, name, dropouts.rank, samples, ranks)
-            shape = [samples] + [1] * (hidden.dim() - 1)
-            shape[axis] = ranks
-            hidden = hidden * mask_BD.to(hidden.device, hidden.dtype).view(shape)
-        return hidden
-
-    def _rank_axis(self) -> int:
-        return -1 if isinstance(self.layer, nn.Linear) else 1
+        return torch.cat([self.dropped(half, f"{self.name}.{name}") for half, name in halves], axis)
 
 
 def _behind(weight: Tensor, a1: Tensor) -> Tensor:

@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from engine.networks.base import (
-    NOTHING,
-    Adapter,
-    Setup,
     Size,
     Tensors,
+    Unscaled,
     compute_dtype,
     convolve,
     kernel_of,
@@ -27,7 +25,6 @@ from engine.networks.base import (
 )
 from engine.networks.choice import Choice
 from engine.networks.fused import can_fuse, folds
-from engine.networks.shapes import Shapes
 
 WEIGHT, ON_INPUT = "weight", "on_input"
 
@@ -106,25 +103,15 @@ class ScaledInputLinear(torch.autograd.Function):
         return x_grad, None, None, weight_grad, None
 
 
-class Ia3(Adapter):
+class Ia3(Unscaled):
     """One factor for each output or each input."""
 
     starts_at_zero: ClassVar = (WEIGHT,)
 
-    def __init__(
-        self,
-        name: str,
-        layer: nn.Module,
-        weights: Tensors,
-        size: Size,
-        setup: Setup,
-        *,
-        scalar: Tensor | None = None,
-        fixed: Tensors = NOTHING,
-    ) -> None:
-        super().__init__(name, layer, weights, size, setup, scalar=scalar, fixed=fixed)
+    def prepare(self) -> None:
+        """Remember the side on which it acts."""
         # Asked once: to look at the tensor in a step would wait for the device.
-        self._inward = bool(fixed[ON_INPUT])
+        self._inward = bool(self.fixed(ON_INPUT))
 
     @classmethod
     def read_size(cls, layer: nn.Module, tensors: Tensors) -> Size:
@@ -142,11 +129,6 @@ class Ia3(Adapter):
         return Size(None, None)
 
     @classmethod
-    def written_size(cls, rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Size:
-        """Neither alpha nor rank."""
-        return Size(None, None)
-
-    @classmethod
     def read_weights(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
         """[C] for a linear layer, [1, C, 1, 1] for a convolution."""
         ones = (1,) * len(kernel_of(layer))
@@ -157,13 +139,6 @@ class Ia3(Adapter):
     def read_fixed(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
         """Whether inputs are scaled; files hold it in any type, and we write int64."""
         return {ON_INPUT: torch.tensor(int(_flag(tensors[ON_INPUT])))}
-
-    @classmethod
-    def fresh(
-        cls, name: str, layer: nn.Module, shapes: Shapes, seed: int, choice: Choice
-    ) -> dict[str, Tensor]:
-        """Zeros: nothing is drawn."""
-        return {WEIGHT: torch.zeros(shapes[WEIGHT])}
 
     @classmethod
     def fresh_fixed(

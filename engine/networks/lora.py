@@ -16,7 +16,6 @@ from torch.autograd.function import once_differentiable
 
 from engine.networks.base import (
     ALPHA,
-    Adapter,
     Size,
     Tensors,
     compute_dtype,
@@ -24,7 +23,7 @@ from engine.networks.base import (
     kernel_of,
     layer_weight,
 )
-from engine.networks.dropout import activation_mask, sample_rank_mask_BD
+from engine.networks.lowrank import LowRank
 
 UP, DOWN, MID = "lora_up.weight", "lora_down.weight", "lora_mid.weight"
 
@@ -84,7 +83,7 @@ def _ready(down: Tensor, up: Tensor, scale: float, dtype: torch.dtype) -> tuple[
     return down.to(dtype), (up if scale == 1 else up * scale).to(dtype)
 
 
-class Lora(Adapter):
+class Lora(LowRank):
     """Two factors around a narrow middle."""
 
     starts_at_zero: ClassVar = (UP,)
@@ -130,7 +129,7 @@ class Lora(Adapter):
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """The two-product path; one node of the graph where nothing is dropped."""
         layer = self.layer
-        if not (isinstance(layer, nn.Linear) and self._one_node(layer)):
+        if not (isinstance(layer, nn.Linear) and self.one_node()):
             return super().adapted(x, factor)
         dtype = compute_dtype(x)
         down: Tensor
@@ -151,11 +150,11 @@ class Lora(Adapter):
         down, up = self._factors(factor, dtype)
         x = x.to(dtype)
         if isinstance(self.layer, nn.Linear):
-            return F.linear(self._dropped(F.linear(x, down)), up)
+            return F.linear(self.dropped(F.linear(x, down), self.name), up)
         if self.has(MID):
-            hidden = self._dropped(F.conv2d(x, down))
+            hidden = self.dropped(F.conv2d(x, down), self.name)
             return F.conv2d(convolve(self.layer, hidden, self.weight(MID).to(dtype)), up)
-        return F.conv2d(self._dropped(convolve(self.layer, x, down)), up)
+        return F.conv2d(self.dropped(convolve(self.layer, x, down), self.name), up)
 
     def plus_parameters(self) -> tuple[nn.Parameter, ...]:
         """The up factor."""
@@ -165,29 +164,6 @@ class Lora(Adapter):
         """Down and up; scale and strength go into the smaller side of the work, in fp32."""
         up = (self.weight(UP) * (self.scale() * factor)).to(dtype)
         return self.weight(DOWN).to(dtype), up
-
-    def _one_node(self, layer: nn.Linear) -> bool:
-        plain = type(layer).forward is nn.Linear.forward and self.alone()
-        return plain and not layer.weight.requires_grad and not self._drops()
-
-    def _drops(self) -> bool:
-        dropouts = self.setup.dropouts
-        return self.training and (dropouts.activation > 0 or dropouts.rank > 0)
-
-    def _dropped(self, hidden: Tensor) -> Tensor:
-        if not self._drops():
-            return hidden
-        moment, dropouts = self.setup.moment, self.setup.dropouts
-        if dropouts.activation > 0:
-            hidden = hidden * activation_mask(moment, self.name, dropouts.activation, hidden)
-        if dropouts.rank > 0:
-            axis = -1 if isinstance(self.layer, nn.Linear) else 1
-            samples, ranks = hidden.shape[0], hidden.shape[axis]
-            mask_BD = sample_rank_mask_BD(moment, self.name, dropouts.rank, samples, ranks)
-            shape = [samples] + [1] * (hidden.dim() - 1)
-            shape[axis] = ranks
-            hidden = hidden * mask_BD.to(hidden.device, hidden.dtype).view(shape)
-        return hidden
 
     def delta_norm(self) -> Tensor:
         """|up @ down|^2 = tr(up^T up . down down^T): nothing of the weight's size is built."""

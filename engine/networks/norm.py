@@ -12,9 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from engine.networks.base import Adapter, Size, Tensors
-from engine.networks.choice import Choice
-from engine.networks.shapes import Shapes
+from engine.networks.base import Size, Tensors, Unscaled
 
 W_NORM, B_NORM = "w_norm", "b_norm"
 
@@ -46,7 +44,7 @@ class WideNorm(torch.autograd.Function):
         return None, x_grad, *grads
 
 
-class Norm(Adapter):
+class Norm(Unscaled):
     """Differences of a norm layer's weight and bias, one number for each channel."""
 
     starts_at_zero: ClassVar = (W_NORM,)
@@ -65,21 +63,9 @@ class Norm(Adapter):
         return Size(None, None)
 
     @classmethod
-    def written_size(cls, rank: int | None, kernel: tuple[int, ...], choice: Choice) -> Size:
-        """Neither alpha nor rank."""
-        return Size(None, None)
-
-    @classmethod
     def read_weights(cls, layer: nn.Module, tensors: Tensors) -> dict[str, Tensor]:
         """Weight, then bias."""
         return {suffix: tensors[suffix] for suffix in (W_NORM, B_NORM)}
-
-    @classmethod
-    def fresh(
-        cls, name: str, layer: nn.Module, shapes: Shapes, seed: int, choice: Choice
-    ) -> dict[str, Tensor]:
-        """Zeros: nothing is drawn."""
-        return {suffix: torch.zeros(shape) for suffix, shape in shapes.items()}
 
     def delta(self) -> Tensor:
         """The difference of the weight, one number for each channel."""

@@ -32,7 +32,9 @@ APPLIES: dict[str, frozenset[str]] = {
     "diag-oft": _RANKS | {"constraint", "rescaled"},
     "boft": _RANKS | {"constraint", "rescaled"},
     "full": frozenset(),
-    "t-lora": frozenset({*SIZES, "sig_type", "use_data_init", "min_rank", "mask_alpha"}),
+    "t-lora": frozenset(
+        {*SIZES, "sig_type", "use_data_init", "min_rank", "mask_alpha", "orthogonality"}
+    ),
     "norm": frozenset(),
 }
 """What may be set for each algorithm."""

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from engine.draws import generator
 from engine.networks.base import (
     ALPHA,
-    Adapter,
     Setup,
     Size,
     Tensors,
@@ -31,6 +30,7 @@ from engine.networks.base import (
 from engine.networks.choice import Choice
 from engine.networks.dropout import activation_mask, sample_rank_mask_BD
 from engine.networks.lora import DOWN, UP, LoraLinear
+from engine.networks.lowrank import LowRank
 from engine.networks.shapes import BASE_FACTORS, Shapes
 from engine.networks.singular import Spectrum
 from engine.networks.t_lora_start import (
@@ -47,7 +47,7 @@ SHRUNK = "shrunk"
 TEXT_ENCODERS = "lora_te"
 
 
-class TLora(Adapter):
+class TLora(LowRank):
     """Two orthogonal factors around singular values, less what they started from."""
 
     starts_at_zero: ClassVar = ()
@@ -156,7 +156,8 @@ class TLora(Adapter):
     def adapted(self, x: Tensor, factor: float) -> Tensor:
         """One node of the graph where no rank is masked."""
         layer = self.layer
-        if not (isinstance(layer, nn.Linear) and self._one_node(layer)):
+        masked = self._follows_timesteps() and self.setup.moment.timesteps_B is not None
+        if masked or not (isinstance(layer, nn.Linear) and self.one_node()):
             return super().adapted(x, factor)
         dtype = compute_dtype(x)
         down, up = self._narrow(factor)
@@ -222,7 +223,7 @@ class TLora(Adapter):
 
     def _masked(self, hidden: Tensor) -> Tensor:
         """Each half times timestep mask and dropouts; the rank axis holds both halves."""
-        axis = -1 if isinstance(self.layer, nn.Linear) else 1
+        axis = self.rank_axis()
         half = hidden.narrow(axis, 0, hidden.shape[axis] // 2)
         for mask in self._masks(half, axis):
             hidden = hidden * torch.cat([mask, mask], axis)
@@ -255,13 +256,6 @@ class TLora(Adapter):
         # A text encoder has no timestep. Its layers run again in backward under checkpointing, when
         # that of the denoiser's pass is set.
         return not self.name.startswith(TEXT_ENCODERS)
-
-    def _one_node(self, layer: nn.Linear) -> bool:
-        dropouts = self.setup.dropouts
-        drops = self.training and (dropouts.activation > 0 or dropouts.rank > 0)
-        masked = self._follows_timesteps() and self.setup.moment.timesteps_B is not None
-        plain = type(layer).forward is nn.Linear.forward and self.alone()
-        return plain and not layer.weight.requires_grad and not drops and not masked
 
 
 def active_ranks(

@@ -37,9 +37,7 @@ ALGORITHMS: dict[str, type[Adapter]] = {
 """By the name a recipe gives it."""
 
 
-def create(
-    name: str, layer: nn.Module, shapes: Shapes, choice: Choice, setup: Setup
-) -> Adapter:
+def create(name: str, layer: nn.Module, shapes: Shapes, choice: Choice, setup: Setup) -> Adapter:
     """A fresh module of the chosen algorithm; it changes nothing yet."""
     kind = ALGORITHMS[choice.algorithm]
     if choice.dora == "off" or choice.algorithm not in WITH_DORA:

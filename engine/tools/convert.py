@@ -15,12 +15,13 @@ from torch import Tensor
 from engine.errors import NetworkFileError, Problem
 from engine.inert import inert
 from engine.networks.base import ALPHA
+from engine.networks.consumers import attention_of, readers
 from engine.networks.dora import SCALE
 from engine.networks.dylora import truncated
 from engine.networks.layout_family import wrong_family
 from engine.networks.layout_scales import KEY as ADAPTER_METADATA
 from engine.networks.layouts import few
-from engine.networks.layouts_glora import old_layout
+from engine.networks.layouts_glora import A1, A2, old_layout
 from engine.networks.lora import DOWN
 from engine.networks.names import Place
 from engine.networks.shapes import BASE_FACTORS
@@ -49,7 +50,6 @@ from engine.tools.programs import (
     Payload,
     Whole,
     action_for,
-    lacks_attention,
 )
 from engine.tools.records import kept_metadata, trained_with, with_network, with_record
 from engine.tools.report import ReportMaker
@@ -222,8 +222,9 @@ class _Conversion:
         if request.to == "lora":
             plain = module.algorithm == "lora" and not payload.tucker and not payload.axis
             return "copy" if plain and request.rule is None else "lora"
-        if request.glora == "old" and module.algorithm == "glora" and request.program is None:
-            return "glora-old"
+        if module.algorithm == "glora" and request.program is None:
+            old = _was_old(module) if request.glora is None else request.glora == "old"
+            return "glora-old" if old else "copy"
         return action
 
     def _payload(self, placed: _Placed) -> Payload:
@@ -311,14 +312,11 @@ class _Conversion:
 
     def _file_notes(self, maker: ReportMaker) -> None:
         request = self.request
-        if request.program == "a1111" and self.layers is not None:
-            places = {placed.place: None for placed in self.placed if placed.place is not None}
-            lacking = lacks_attention(self.layers.family, places)
-            if lacking:
-                maker.note(
-                    f"A1111 leaves out {lacking} attention layers of the text encoder: it applies q, k, "
-                    "v and out together or not at all."
-                )
+        if request.program == "a1111":
+            family = self.source.family if self.base is None else self.base.family
+            shapes = {placed.module.name: placed.module.shapes for placed in self.placed}
+            found = readers((), attention_of(shapes, family))["a1111"].reason
+            maker.note(f"A1111 {found}." if found else "")
         if self.dylora and request.to == "lora" and request.rule is not None:
             maker.note("The first ranks of a DyLoRA were taken, as it was trained for.")
 
@@ -329,8 +327,13 @@ class _Conversion:
         after = Counter(module.algorithm for module in maker.modules)
         if before != after or request.rule is not None:
             metadata = with_network(
-                metadata, after, [module.rank for module in maker.modules], maker.alphas
+                metadata,
+                after,
+                [module.rank for module in maker.modules],
+                maker.alphas,
+                dora=maker.dora,
             )
+
         asked = {
             "tool": "convert",
             "source": request.source.name,
@@ -375,6 +378,11 @@ def _depends_on_base(module: OpenModule) -> bool:
     if module.algorithm == "t-lora":
         return not set(BASE_FACTORS) <= set(module.shapes)
     return module.dora or module.algorithm in BEHIND_THE_BASE
+
+
+def _was_old(module: OpenModule) -> bool:
+    """Whether a GLoRA's factors were read from the old layout."""
+    return module.found.tensors[A1].key.endswith(A2)
 
 
 def magnitude_axis(shape: tuple[int, ...] | None) -> Axis:

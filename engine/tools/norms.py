@@ -1,66 +1,59 @@
-"""Norm of each module's change of the weights, from a network file alone."""
+"""Norm of each module's change of the weights, from a network file, with its base where that is needed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from engine.errors import EngineError, Problem
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from engine.networks.content import Module
+from engine.tools.checkpoint import Checkpoint
+from engine.tools.convert import layers_of
+from engine.tools.forms import Module, change_of
+from engine.tools.opened import OpenNetwork
 
 
 def change_norms(
-    path: Path, modules: tuple[Module, ...]
+    path: Path, base: Path | None = None
 ) -> tuple[dict[str, float], tuple[Problem, ...]]:
-    """Frobenius norm of each module's ΔW at strength 1, and what is wrong with the weights."""
-    from engine.networks.files import read_network
+    """Frobenius norm of each module's change at strength 1, and what is wrong with the weights.
 
+    A module whose change depends on the base is left out without one. Of a DoRA the norm is that of the
+    change below its magnitudes; of a trained norm that of weight and bias together.
+    """
     try:
-        tensors = read_network(path).tensors
+        with ExitStack() as stack:
+            network = stack.enter_context(OpenNetwork(path))
+            opened = None if base is None else stack.enter_context(Checkpoint(base))
+            return _norms(network, opened), ()
     except EngineError as error:
         return {}, error.problems
-    norms = {}
-    for module in modules:
-        own = {
-            key.partition(".")[2]: tensor.float()
-            for key, tensor in tensors.items()
-            if key.partition(".")[0] == module.name
-        }
-        norms[module.name] = abs(module.scale) * _norm(own)
-    return norms, ()
 
 
-def _norm(tensors: Mapping[str, Tensor]) -> float:
-    if "lora_up.weight" in tensors:
-        return _lora_norm(tensors)
-    # The norm of a Kronecker product is the product of the norms of its factors.
-    return _half_norm(tensors, "lokr_w1") * _half_norm(tensors, "lokr_w2")
+@torch.no_grad()
+def _norms(network: OpenNetwork, base: Checkpoint | None) -> dict[str, float]:
+    layers = None if base is None else layers_of(network, base)
+    norms: dict[str, float] = {}
+    for opened in network.modules:
+        tensors = network.tensors(opened)
+        tensors.pop("dora_scale", None)
+        place = None if layers is None else layers.table.get(opened.name)
+        layer = None
+        if base is not None and place is not None:
+            layer = base.module(base.layers[place])
+        # The kernel changes a shape, but no norm.
+        module = Module(opened.name, opened.algorithm, tensors, layer, ())
+        if layer is None and module.needs_base:
+            continue
+        norms[opened.name] = _norm(module)
+    return norms
 
 
-def _lora_norm(tensors: Mapping[str, Tensor]) -> float:
-    """Norm of up @ down through rank-sized products; ΔW itself is never built."""
-    import torch
-
-    up, down = tensors["lora_up.weight"].flatten(1), tensors["lora_down.weight"].flatten(1)
-    middle = tensors.get("lora_mid.weight")
-    if middle is None:
-        return float(((up.T @ up) * (down @ down.T)).sum().clamp_min(0).sqrt())
-    inner = torch.einsum("po,or...->pr...", up, middle).flatten(2)
-    return float(torch.einsum("pok,or->prk", inner, down).norm())
-
-
-def _half_norm(tensors: Mapping[str, Tensor], half: str) -> float:
-    import torch
-
-    if half in tensors:
-        return float(tensors[half].norm())
-    first, second = tensors[f"{half}_a"], tensors[f"{half}_b"]
-    core = tensors.get("lokr_t2") if half == "lokr_w2" else None
-    if core is None:
-        return float((first @ second.flatten(1)).norm())
-    return float(torch.einsum("ij...,ip,jr->pr...", core, first, second).norm())
+def _norm(module: Module) -> float:
+    norm = module.adapter().delta_norm()
+    if norm is not None:
+        return float(norm)
+    weight, bias = change_of(module)
+    return math.hypot(float(weight.norm()), 0.0 if bias is None else float(bias.norm()))

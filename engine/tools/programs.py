@@ -1,7 +1,7 @@
-"""What each program that loads network files needs of a module. No torch.
+"""The form that a module needs for each program that loads network files. No torch.
 
-Rests on what the programs' loaders do with a module's tensors; where one computes something else than the
-change that was trained, the module gets another form.
+Which programs compute the trained change from a module as it is, `engine.networks.consumers` tells; here
+is what the others get instead.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from engine.networks.consumers import BADNESS, Level, cells_of, parts_of
 from engine.tools.requests import Program
 
 Shape = tuple[int, ...]
@@ -47,11 +48,6 @@ class Payload:
         """Whether there is a core tensor."""
         return any(suffix in self.shapes for suffix in ("lora_mid.weight", "lokr_t2", "hada_t1"))
 
-    @property
-    def plain_lokr(self) -> bool:
-        """Whether lycoris-lora finds the factor again: first half whole, and the smaller pair in it."""
-        return "lokr_w1" in self.shapes and not self.tucker
-
 
 @dataclass(frozen=True, slots=True)
 class Whole:
@@ -63,52 +59,43 @@ class Whole:
 
 def action_for(program: Program, payload: Payload, whole: Whole) -> Action:
     """The form in which a program loads a module and computes its change."""
-    match program:
-        case "comfyui" | "forge":
-            return _comfyui_or_forge(program, payload)
-        case "a1111":
-            return _a1111(payload)
-        case "diffusers":
-            return _diffusers(payload, whole)
-        case "lycoris":
-            return _lycoris(payload)
-
-
-def _comfyui_or_forge(program: Program, payload: Payload) -> Action:
-    if payload.axis == "output":
-        return "over-base"
+    if program == "diffusers":
+        return _for_diffusers(payload, whole)
+    if payload.algorithm == "t-lora":
+        # lycoris-lora reads one, but none of the fixed factors that the change is measured from.
+        return "lora"
+    worst = _worst(program, payload)
+    if worst == "yes" or (worst == "partly" and _exact_at_one(payload)):
+        return "copy"
     match payload.algorithm:
-        case "lokr" if payload.tucker:
-            return "plain-lokr"
-        case "ia3":
-            return "diff"
-        case "t-lora":
-            return "lora"
-        case "diag-oft" if program == "forge" or "rescale" in payload.shapes:
-            return "diff"
-        case "boft" if program == "forge":
-            return "diff"
-        case "norm" if program == "comfyui" and payload.component != "unet":
+        case "norm":
             return "drop"
+        case "glora" if program == "a1111" and not payload.convolution:
+            return "glora-old"
+        case "lokr" if payload.tucker and not payload.axis and program in ("comfyui", "forge"):
+            return "plain-lokr"
+        case _ if payload.axis == "output" and program in ("comfyui", "forge"):
+            # A tucker's second half cannot be read there, magnitudes or not.
+            return "diff" if "lokr_t2" in payload.shapes else "over-base"
         case _:
-            return "copy"
-
-
-def _a1111(payload: Payload) -> Action:
-    if payload.axis == "output":
-        return "diff"
-    match payload.algorithm:
-        case "t-lora":
-            return "lora"
-        case "glora":
-            return "diff" if payload.convolution else "glora-old"
-        case "ia3" if payload.convolution and not payload.on_input:
             return "diff"
-        case _:
-            return "copy"
 
 
-def _diffusers(payload: Payload, whole: Whole) -> Action:
+def _worst(program: Program, payload: Payload) -> Level:
+    """What the program does with the module as it is."""
+    parts = parts_of({"": payload.shapes}, on_input=("",) if payload.on_input else ())
+    levels: list[Level] = [cell.level for part in parts for cell in cells_of(part, program)]
+    return max(levels, key=lambda level: BADNESS[level], default="no")
+
+
+def _exact_at_one(payload: Payload) -> bool:
+    """A rotation that ComfyUI turns rightly at strength 1."""
+    if payload.algorithm == "boft":
+        return True
+    return payload.algorithm == "diag-oft" and "rescale" not in payload.shapes
+
+
+def _for_diffusers(payload: Payload, whole: Whole) -> Action:
     if payload.algorithm == "norm":
         return "drop"
     if payload.algorithm != "lora":
@@ -117,28 +104,6 @@ def _diffusers(payload: Payload, whole: Whole) -> Action:
         fits = payload.axis == "output" and whole.dora_everywhere[payload.component]
         return "vector" if fits and not payload.tucker else "lora"
     return "two-factors" if payload.tucker else "copy"
-
-
-def _lycoris(payload: Payload) -> Action:
-    if payload.axis == "input":
-        return "diff"
-    match payload.algorithm:
-        case "ia3":
-            return "diff"
-        case "t-lora":
-            return "lora"
-        case "lokr" if not payload.plain_lokr or _unbalanced(payload.shapes):
-            return "diff"
-        case _:
-            return "copy"
-
-
-def _unbalanced(shapes: Mapping[str, Shape]) -> bool:
-    """Whether the halves are not the smaller and the larger of each pair of factors."""
-    left = shapes["lokr_w1"]
-    right = shapes.get("lokr_w2")
-    outer, inner = (right[0], right[1]) if right else (shapes["lokr_w2_a"][0], 0)
-    return left[0] > outer or (inner > 0 and left[1] > inner)
 
 
 NOTES: dict[tuple[Program, str], str] = {
@@ -153,22 +118,5 @@ ACTION_NOTES: dict[tuple[Program, Action], str] = {
     "not stacked with others. --to diff is exact always.",
     ("forge", "over-base"): "The magnitudes fit Forge as it is: exact for this network alone, "
     "not stacked with others. --to diff is exact always.",
-    ("comfyui", "drop"): "ComfyUI does not load norms of text encoders.",
     ("diffusers", "drop"): "diffusers does not load trained norms.",
 }
-WHOLE_ATTENTION = ("q_proj", "k_proj", "v_proj", "out_proj")
-"""A1111 keeps these of one layer as one, and applies all four or none."""
-FUSED_TEXT = {"sd2": ("te",), "sdxl": ("te2",)}
-"""Text encoders that A1111 holds so, by family."""
-
-
-def lacks_attention(family: str | None, places: Mapping[tuple[str, str], object]) -> int:
-    """How many attention layers A1111 would leave out silently, because parts of four are missing."""
-    if family is None:
-        return 0
-    parts: dict[tuple[str, str], set[str]] = {}
-    for component, path in places:
-        head, _, last = path.rpartition(".")
-        if component in FUSED_TEXT.get(family, ()) and last in WHOLE_ATTENTION:
-            parts.setdefault((component, head), set()).add(last)
-    return sum(len(found) < len(WHOLE_ATTENTION) for found in parts.values())

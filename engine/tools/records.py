@@ -14,7 +14,8 @@ from engine.networks.metadata import recipe_in
 TOOL = "lyctui.tool"
 """A JSON list, one entry for each tool that the file went through."""
 HASHES = ("sshs_model_hash", "sshs_legacy_hash", "modelspec.hash_sha256")
-ALGO_NAMES = {"lora": "locon", "boft": "boft", "diag-oft": "diag-oft", "t-lora": "tlora"}
+DORA_ARGS = frozenset({"dora_wd", "wd_on_output"})
+"""Options that tell a DoRA's axis."""
 LARGEST_HISTORY = 20_000
 DYNAMIC = "Dynamic"
 """What kohya's tools write for a rank that differs from module to module."""
@@ -48,20 +49,30 @@ def with_network(
     algorithms: Iterable[str],
     ranks: Iterable[int | None],
     alphas: Iterable[float | None],
+    *,
+    dora: bool = False,
 ) -> dict[str, str]:
-    """With kohya's keys telling the network that is now in the file."""
+    """With kohya's keys telling the network that is now in the file; with `dora` its axis stays told."""
     found = dict(metadata)
-    kinds = list(dict.fromkeys(algorithms))
+    kinds, ranks, alphas = list(dict.fromkeys(algorithms)), tuple(ranks), tuple(alphas)
+    args = {key: text for key, text in _args(metadata).items() if dora and key in DORA_ARGS}
     plain = kinds == ["lora"]
     found["ss_network_module"] = "networks.lora" if plain else "lycoris.kohya"
     if any(rank is not None for rank in ranks):
         found["ss_network_dim"] = _one(ranks)
         found["ss_network_alpha"] = _one(alphas)
-    if plain:
-        found.pop("ss_network_args", None)
-    elif kinds:
-        found["ss_network_args"] = json.dumps({"algo": kinds[0]})
-    return found
+    if not plain and kinds:
+        args["algo"] = kinds[0]
+    found.pop("ss_network_args", None)
+    return found | ({"ss_network_args": json.dumps(args)} if args else {})
+
+
+def _args(metadata: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        args = json.loads(metadata.get("ss_network_args", "{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return args if isinstance(args, dict) else {}
 
 
 def _one(values: Iterable[float | None]) -> str:
@@ -74,11 +85,7 @@ def trained_with(metadata: Mapping[str, str]) -> tuple[str, bool]:
 
     Empty and False where they do not.
     """
-    try:
-        args = json.loads(metadata.get("ss_network_args", "{}"))
-    except (ValueError, RecursionError):
-        args = {}
-    args = args if isinstance(args, dict) else {}
+    args = _args(metadata)
     algorithm = str(args.get("algo", ""))
     rooted = str(args.get("rs_lora", "")).lower() in ("true", "1", "1.0")
     try:

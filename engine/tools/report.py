@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engine.networks.base import ALPHA
+from engine.networks.dora import SCALE
 from engine.networks.shapes import KEPT_EXACT
 from engine.tools.forms import Written
 from engine.tools.requests import ModuleReport, ToolReport
@@ -22,6 +23,8 @@ class ReportMaker:
         self.tool = tool
         self.modules: list[ModuleReport] = []
         self.alphas: list[float | None] = []
+        self.dora = False
+        """Whether a module with magnitudes was written."""
         self._skipped = dict.fromkeys(left_out)
         self._notes: dict[str, None] = {}
         self._norm = self._lost = 0.0
@@ -29,6 +32,7 @@ class ReportMaker:
     def add(self, name: str, written: Written) -> None:
         """A module that was written."""
         self.modules.append(ModuleReport(name, written.algorithm, written.rank, written.relative))
+        self.dora = self.dora or SCALE in written.tensors
         alpha = written.tensors.get(ALPHA)
         self.alphas.append(None if alpha is None else float(alpha))
         self._norm = math.hypot(self._norm, written.norm)

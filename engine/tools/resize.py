@@ -153,6 +153,7 @@ def _metadata(request: ResizeRequest, source: OpenNetwork, maker: ReportMaker) -
         [module.algorithm for module in maker.modules],
         [module.rank for module in maker.modules],
         maker.alphas,
+        dora=maker.dora,
     )
     entry = {
         "tool": "resize",

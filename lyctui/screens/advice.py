@@ -15,9 +15,10 @@ from textual.screen import ModalScreen
 from textual.widgets import Static
 
 from lyctui import text
-from lyctui.advice import TOPICS, Change, changes, consequence, outcome_of
+from lyctui.advice import TOPICS, changes, consequence, outcome_of
 from lyctui.background import Latest
 from lyctui.network_numbers import Outcome, outcome
+from lyctui.remedies import Change
 from lyctui.text import UNICODE_SIGNS, Signs
 from lyctui.widgets.menu import Menu, Row
 from lyctui.wizard import Wizard

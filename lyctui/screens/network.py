@@ -10,12 +10,12 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import DescendantFocus
 from textual.message import Message
 from textual.widget import Widget
 
 from engine.errors import Problem
 from lyctui import algorithms
-from lyctui.advice import Change
 from lyctui.algorithms import ABOUT, SIZES, TITLES, algorithm_answers, sized_alike
 from lyctui.background import Latest
 from lyctui.conflicts import Conflict, conflicts, narrowings
@@ -23,17 +23,19 @@ from lyctui.fields import algorithms as names_of_algorithms
 from lyctui.network_numbers import Impossible, Outcome, outcomes
 from lyctui.network_words import chosen_lines, columns_for
 from lyctui.readers import LEGEND, limits, loads_in
+from lyctui.remedies import Change
 from lyctui.report import Line, folded
 from lyctui.screens.advice import AdviceScreen
 from lyctui.screens.page import WizardPage
 from lyctui.widgets.lines import Lines
 from lyctui.widgets.menu import Menu, Row
+from lyctui.wizard import Wizard
 
 TITLE_CELLS = 8
 FRAME = 3
 """Padding of the table and its scroll bar."""
-ROOMY = 22
-"""Rows of a terminal from which on the table may take more than the least."""
+TALL, MEDIUM, ROOMY, LEAST = 36, 30, 22, 3
+"""Rows of a terminal from which on the table is whole, large, more than the least; and the least."""
 ASKS = (
     "Last time: too little? t   too well? w   advice d",
     "too little? t   too well? w   advice d",
@@ -104,6 +106,16 @@ class NetworkPage(WizardPage):
         ),
     ]
 
+    def __init__(self, wizard: Wizard) -> None:
+        super().__init__(wizard)
+        self.measured = Measured({}, ())
+        self._rows = 0
+        """Rows of the table that are shown."""
+        self._kept: dict[str, dict[str, Any]] = {}
+        """Ranks that were given for another kind of network, by its algorithm."""
+        self._sizing: Latest[Measured] = Latest("sizes", self._sized)
+        self._known = (wizard.hardware, wizard.model)
+
     def compose(self) -> ComposeResult:
         """The table stands above form and explanation, over the whole width."""
         parts = iter(super().compose())
@@ -120,11 +132,6 @@ class NetworkPage(WizardPage):
 
     def on_mount(self) -> None:
         """Size the algorithms beside the screen."""
-        self.measured = Measured({}, ())
-        self._kept: dict[str, dict[str, Any]] = {}
-        """Ranks that were given for another kind of network, by its algorithm."""
-        self._sizing: Latest[Measured] = Latest("sizes", self._sized)
-        self._known = (self.wizard.hardware, self.wizard.model)
         super().on_mount()
         self.watch(self.query_one(Menu), "scroll_y", self._show_below, init=False)
         self._measure()
@@ -136,10 +143,24 @@ class NetworkPage(WizardPage):
 
     def on_resize(self) -> None:
         """As many rows of the table as leave room for the form."""
-        height = self.size.height
-        rows = len(ABOUT) if height >= 36 else 8 if height >= 30 else 6 if height >= ROOMY else 3
-        self.query_one(Menu).styles.max_height = rows
+        self._give_room()
         super().on_resize()
+
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """On a small screen the table makes room while a field is filled in."""
+        super().on_descendant_focus(event)
+        self._give_room()
+
+    def _give_room(self) -> None:
+        height = self.size.height
+        menu = self.query_one(Menu)
+        rows = len(ABOUT) if height >= TALL else 8 if height >= MEDIUM else 6
+        if height < ROOMY or (height < MEDIUM and self.focused_field() is not None):
+            rows = LEAST
+        if rows != self._rows:
+            self._rows = menu.styles.max_height = rows
+            self._show_below()
+            self.call_after_refresh(menu.scroll_to_highlight)
 
     # numbers ------------------------------------------------------------------------------
 
@@ -149,9 +170,14 @@ class NetworkPage(WizardPage):
             return
 
         def measure(wanted: Any) -> Measured:
+            before, chosen = self.measured, wizard.draft.algorithm
+            # What is chosen comes first; the rows of the others follow.
+            found = {**before.outcomes, **outcomes(wizard, (chosen,))}
+            self.post_message(Sized(Measured(found, before.narrowed)))
+            wanted()
             found = outcomes(wizard)
             wanted()
-            now = found.get(wizard.draft.algorithm)
+            now = found.get(chosen)
             return Measured(found, narrowings(wizard, now) if now is not None else ())
 
         self._sizing.ask(measure)
@@ -260,7 +286,7 @@ class NetworkPage(WizardPage):
     def _show_below(self) -> None:
         """How many rows are out of sight, and the keys of the advice."""
         menu = self.query_one(Menu)
-        shown = menu.size.height or len(menu.rows)
+        shown = self._rows
         first = round(menu.scroll_y)
         rest = max(0, len(menu.rows) - first - shown)
         ways = [f"{count} {way}" for count, way in ((first, "above"), (rest, "below")) if count]
@@ -269,7 +295,7 @@ class NetworkPage(WizardPage):
         asks = next((words for words in ASKS if len(more) + len(words) + 7 <= room), "")
         gap = " " * (room - 5 - len(more) - len(asks))
         lines: list[Line] = [((f"     {more}{gap}", "dim"), (asks, "strong"))]
-        if self.size.height >= ROOMY:
+        if shown > LEAST or self.size.height >= MEDIUM:
             lines.append(((f"     {LEGEND}", "dim"),))
         self.query_one("#below", Lines).show(lines)
 

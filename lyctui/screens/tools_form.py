@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar, cast
 
 from textual import on
@@ -42,6 +43,10 @@ class Examined(Message):
     """The files were looked at."""
 
     findings: Findings | BaseException
+
+    def can_replace(self, message: Message) -> bool:
+        """A burst is its last."""
+        return isinstance(message, Examined)
 
 
 class ToolFormScreen(Screen[None]):
@@ -144,12 +149,9 @@ class ToolFormScreen(Screen[None]):
 
     def look(self, form: FormField) -> Look:
         """How one field stands."""
-        draft = self.draft
-        one = next((each for each in draft.fields() if each.path == form.path), None)
-        recommended = draft.recommended(one) if one is not None else ""
         return Look(
-            text=draft.answers.get(form.path, ""),
-            recommended=recommended,
+            text=self.draft.answers.get(form.path, ""),
+            recommended=self.draft.recommended(form) if isinstance(form, ToolField) else "",
             note=form.blank if form.kind in ("whole", "number") else "",
             problem=self._problem_at(form.path),
         )
@@ -157,12 +159,12 @@ class ToolFormScreen(Screen[None]):
     def _problem_at(self, path: str) -> str:
         """Words below a field: what is wrong, or that it waits for an answer."""
         section = path.removesuffix(".value")
-        for one in self.findings.problems:
-            if one.path in (path, section):
-                where = (
-                    f" ({text.fit_middle(text.home(one.where), 40)})" if path == "networks" else ""
-                )
-                return f"{one.what}{where if one.where else ''} {one.remedy}".strip()
+        found = [one for one in self.findings.problems if one.path in (path, section)]
+        if path == "networks":
+            # Of several files, the ones that are meant.
+            return "\n".join(map(_named, found[:MOST_PROBLEMS]))
+        for one in found:
+            return f"{one.what} {one.remedy}".strip()
         if self.tried and path in self.findings.waiting and path != "output":
             return "This is needed."
         return ""
@@ -195,6 +197,8 @@ class ToolFormScreen(Screen[None]):
 
     def _will(self) -> list[Line]:
         findings, room = self.findings, max(30, self.query_one("#left").size.width - 2)
+        if findings.problems:
+            return [(("Nothing is written until what is marked is put right.", "dim"),)]
         if not findings.writes:
             return [(("What will be written is shown here.", "dim"),)]
         lines: list[Line] = [((text.fit_middle(findings.writes, room), "strong"),)]
@@ -214,7 +218,7 @@ class ToolFormScreen(Screen[None]):
     def _told(self, problem: Problem, shown: set[str]) -> bool:
         told = self._problem_at(problem.path)
         here = problem.path in shown or f"{problem.path}.value" in shown
-        return here and told.startswith(problem.what)
+        return here and problem.what in told
 
     def on_descendant_focus(self, event: DescendantFocus) -> None:
         """Explain what is focused."""
@@ -253,7 +257,8 @@ class ToolFormScreen(Screen[None]):
             self._look_at_files()
             if path.endswith(".kind"):
                 await self.rebuild()
-        self.refresh_page()
+        if event.finished:
+            self.refresh_page()
 
     @on(NetworkRows.Edited)
     def _networks_edited(self, event: NetworkRows.Edited) -> None:
@@ -261,7 +266,8 @@ class ToolFormScreen(Screen[None]):
         if self.draft.networks != event.rows:
             self.draft.networks = event.rows
             self._look_at_files()
-        self.refresh_page()
+        if event.finished:
+            self.refresh_page()
 
     def _look_at_files(self) -> None:
         draft = self.draft.copy()
@@ -391,6 +397,11 @@ class ToolFormScreen(Screen[None]):
 
             self.host.window_title(f"{work.tool} done")
             self.app.push_screen(ToolReportScreen(work))
+
+
+def _named(problem: Problem) -> str:
+    head = f"{Path(problem.where).name}: " if problem.where else ""
+    return text.inert(f"{head}{problem.what} {problem.remedy}".strip())
 
 
 def _concerned(one: Asked, wrong: Iterable[str]) -> bool:

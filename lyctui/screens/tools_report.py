@@ -12,7 +12,6 @@ from textual.widgets import Footer
 
 from engine.tools.requests import ToolReport
 from lyctui.host import host
-from lyctui.report import folded
 from lyctui.tool_forms import InfoRequest
 from lyctui.tool_report import lines_of
 from lyctui.tool_work import ToolWork
@@ -54,8 +53,7 @@ class ToolReportScreen(Screen[None]):
         yield Footer(compact=True)
 
     def on_mount(self) -> None:
-        """Read it once; only its folding changes."""
-        self._lines = lines_of(self._work, host(self).signs)
+        """The first size may have come before there was anything to fill."""
         self._fill()
 
     def on_resize(self) -> None:
@@ -63,9 +61,9 @@ class ToolReportScreen(Screen[None]):
         self._fill()
 
     def _fill(self) -> None:
-        if self.query("#report") and hasattr(self, "_lines"):
-            room = max(20, self.size.width - 4)
-            self.query_one("#report", Lines).show(folded(self._lines, room))
+        if self.query("#report"):
+            lines = lines_of(self._work, host(self).signs, max(20, self.size.width - 4))
+            self.query_one("#report", Lines).show(lines)
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Info looks into a network that was written."""

@@ -117,11 +117,12 @@ class NetworkRows(Vertical):
         return list(zip(paths, strengths, strict=True))
 
     def show_problem(self, words: str) -> None:
-        """What is wrong with one of them; empty where nothing is."""
+        """What is wrong with them, a line each; empty where nothing is."""
         wrong = words if self.touched else ""
         self.set_class(bool(wrong), "-wrong")
         sign = getattr(getattr(self.app, "signs", None), "error", "✗")
-        self.query_one(".problem", Static).update(inert(f"{sign} {wrong}") if wrong else "")
+        lines = [inert(f"{sign} {line}") for line in wrong.splitlines()]
+        self.query_one(".problem", Static).update("\n".join(lines))
 
     def focus_control(self) -> None:
         """Put the cursor into the first row."""

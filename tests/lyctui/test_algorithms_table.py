@@ -34,6 +34,7 @@ from lyctui.network_numbers import Impossible, Numbers, outcome, outcomes
 from lyctui.network_words import chosen_lines, columns_for
 from lyctui.readers import limits, loads_in
 from lyctui.report import plain
+from lyctui.screens.summary import review_rows
 from lyctui.wizard import Wizard
 from tests.lyctui.wizard_parts import settled
 
@@ -396,3 +397,18 @@ def test_no_torch_is_needed() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("answers", "words"),
+    [
+        ({}, "LoRA 32/16, attn-mlp, U-Net + text encoder"),
+        ({"network__algorithm": "lokr"}, "LoKr full, factor 8, attn-mlp, U-Net + TE"),
+        ({"network__algorithm": "boft", "optim__te_lr": 0.0}, "BOFT 32, attn-mlp, U-Net"),
+        ({"network__dora": "input"}, "LoRA 32/16, DoRA input, attn-mlp, U-Net + TE"),
+        ({"network__algorithm": "ia3"}, "(IA)³, ia3, U-Net + text encoder"),
+    ],
+)
+def test_the_review_line_names_the_network_whole(answers: dict[str, Any], words: str) -> None:
+    row = next(row for row in review_rows(wizard_of(**answers), 80) if row.title == "Network")
+    assert row.note.startswith(words + "  ")

@@ -11,7 +11,7 @@ from rich.color import Color
 from textual.app import ComposeResult
 from textual.filter import NoColor
 from textual.screen import Screen
-from textual.widgets import Button, Footer, Input, OptionList
+from textual.widgets import Button, Footer, Input, Log, OptionList
 
 from engine.errors import Problem, RecipeError
 from lyctui.app import LyctuiApp
@@ -240,17 +240,28 @@ async def test_help_and_log_open_over_the_monitor(toy_run) -> None:
     app = LyctuiApp(run=run)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: run.snapshot().step > 1)
+        run.ask("sample")
+        await until(pilot, lambda: run.snapshot().samples)
+        with (run.folder / "run.log").open("a") as log:
+            log.write("a line of the log\n")
         await pilot.press("f1")
         await until(pilot, lambda: isinstance(app.screen, HelpScreen))
         await until(pilot, lambda: "guide 001" in statics(app))
         await until(pilot, lambda: "Save a state now" in statics(app))
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, RunScreen))
-        for key in ("l", "v", "e"):
+        for key, where, line in (
+            ("l", "run.log", "a line of the log"),
+            ("v", "samples", "vexilo emblem"),
+            ("e", "events.jsonl", "asked to sample now: taken at step"),
+        ):
             await pilot.press(key)
             await until(pilot, lambda: isinstance(app.screen, TextScreen))
+            assert where in statics(app), "the path is shown"
+            assert line in "\n".join(app.screen.query_one(Log).lines)
             await pilot.press("escape")
             await until(pilot, lambda: isinstance(app.screen, RunScreen))
+        assert run.live, "looking changes nothing"
 
 
 async def test_end_waits_behind_help_and_closes_the_question(toy_run) -> None:

@@ -12,6 +12,7 @@ from textual.widgets import Footer, Static
 
 import lyctui.app
 from lyctui import text
+from lyctui.algorithms import ABOUT
 from lyctui.app import LyctuiApp
 from lyctui.draft import Draft
 from lyctui.network_numbers import Numbers
@@ -60,7 +61,8 @@ def counted(pilot: Pilot[int]) -> Callable[[], bool]:
 
     def ready() -> bool:
         screens = [one for one in pilot.app.screen_stack if isinstance(one, NetworkPage)]
-        return bool(screens and screens[0].measured.outcomes and screens[0].focused is not None)
+        whole = screens and len(screens[0].measured.outcomes) == len(ABOUT)
+        return bool(whole and screens[0].focused is not None)
 
     return ready
 
@@ -126,7 +128,7 @@ async def test_the_keys_of_the_advice_are_in_the_footer_and_the_palette() -> Non
         shown = {binding.binding.id for binding in app.screen.active_bindings.values()}
         assert {"network.little", "network.well", "network.advice"} <= shown
         footer = app.screen.query_one(Footer)
-        keys = [one for one in footer.query("FooterKey")]
+        keys = list(footer.query("FooterKey"))
         assert keys and all(one.region.right <= SIZE[0] for one in keys), "none is cut"
 
 
@@ -311,3 +313,18 @@ async def test_ascii_terminals_see_stars_of_their_own() -> None:
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, counted(pilot))
         assert "**   **" in table(pilot)["lora"] and "★" not in table(pilot)["lora"]
+
+
+async def test_the_table_makes_room_for_the_fields_and_comes_back() -> None:
+    app = App(drafted())
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, counted(pilot))
+        menu = page_of(pilot).query_one(Menu)
+        await pilot.press("down", "down", "down", "down", "down")
+        form = page_of(pilot).query_one("#form")
+        before = form.size.height
+        await pilot.press("tab")
+        await until(pilot, lambda: menu.size.height == 3 and form.size.height >= before + 3)
+        await until(pilot, lambda: menu.scroll_y <= 5 < menu.scroll_y + 3)
+        await pilot.press("shift+tab")
+        await until(pilot, lambda: menu.size.height == 6)

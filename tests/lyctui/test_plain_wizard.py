@@ -121,3 +121,59 @@ def test_save_only_starts_nothing(runs: list[Started], base: Path, tmp_path: Pat
     assert code == 0 and runs == []
     path = Path(said.rpartition("lyctui train ")[2].strip())
     assert path.is_file()
+
+
+def network_draft(base: Path, folder: Path, **answers: Any) -> Draft:
+    """A draft that is at the network page."""
+    draft = filled_draft(base, pictures(folder))
+    for path, value in answers.items():
+        draft.set(path.replace("__", "."), value)
+    draft.page = "network"
+    return draft
+
+
+def test_the_table_of_algorithms_is_told_in_lines(
+    runs: list[Started], base: Path, tmp_path: Path
+) -> None:
+    _, said = talk("", "quit", draft=network_draft(base, tmp_path / "p"))
+    rows = [line for line in said.splitlines() if "; loads in " in line]
+    assert len(rows) == 11
+    assert rows[0].startswith(
+        "  1. LoRA: start here; fidelity 2 and flexibility 2 of 4 (guide 003)"
+    )
+    assert "speed 1.00; loads in ComfyUI, A1111, Forge, diffusers and LyCORIS." in rows[0]
+    assert "no guide compares it" in rows[8] and "not Forge and diffusers" in rows[8]
+    assert "Alpha / rank = 16 / 32 = 0.50" in said, "what the chosen one comes to"
+    assert "★" not in said
+
+
+def test_advice_is_a_numbered_list_and_is_taken_at_once(
+    runs: list[Started], base: Path, tmp_path: Path
+) -> None:
+    draft = network_draft(base, tmp_path / "p")
+    _, said = talk("12", "1", "1", "", "quit", draft=draft)
+    assert "  1. Learnt too little: details are missing" in said
+    assert "1. LoKr, factor 8, full rank. Guide 003: " in said and "file " in said
+    assert "Taken: LoKr, factor 8, full rank." in said
+    assert "Algorithm [4]:" in said, "the table follows, with the new choice"
+    assert list_drafts().drafts[0].value("network.factor") == 8
+
+
+def test_advice_can_be_left_without_a_change(
+    runs: list[Started], base: Path, tmp_path: Path
+) -> None:
+    draft = network_draft(base, tmp_path / "p")
+    _, said = talk("12", "2", "", "12", "<", "", "quit", draft=draft)
+    assert said.count("Algorithm [1]:") == 3 and "Taken" not in said
+
+
+def test_conflicts_are_lines_with_what_to_do(
+    runs: list[Started], base: Path, tmp_path: Path
+) -> None:
+    draft = network_draft(base, tmp_path / "p", network__dora="output")
+    _, said = talk("", "quit", draft=draft)
+    assert "Note: DoRA output: " in said and "DoRA input suits" in said
+    other = network_draft(base, tmp_path / "q", network__algorithm="dylora", network__block_size=5)
+    _, said = talk("", "quit", draft=other)
+    assert "Not now: DyLoRA draws 5 ranks at a time" in said
+    assert "Error: DyLoRA draws 5 ranks at a time" in said and "30 or 35" in said

@@ -423,3 +423,10 @@ async def test_the_draft_that_cannot_be_kept_is_told_not_fatal(
         await type_into(pilot, "train.epochs", "7")
         await pilot.press("ctrl+n")
         await until(pilot, at(pilot, "samples"))
+        told = [(one.message, one.severity) for one in app._notifications]
+        assert ("The draft cannot be kept: no space left.", "warning") in told
+        assert wizard.effective("train.epochs") == 7, "the answer itself is kept"
+        assert list_drafts().drafts == (), "nothing could be written"
+        await pilot.press("escape")
+        await until(pilot, at(pilot, "training"))
+        assert field(pilot, "train.epochs").text == "7", "the wizard goes on"

@@ -187,7 +187,12 @@ def test_glora_in_the_old_layout_and_back(tiny, tmp_path):
     assert torch.equal(after[f"{name}.a1.weight"], before[f"{name}.a2.weight"])
     assert torch.equal(after[f"{name}.b2.weight"], before[f"{name}.b1.weight"])
 
-    again = convert(ConvertRequest(source=old, output=tmp_path / "new.safetensors")).output
+    kept = ConvertRequest(source=old, output=tmp_path / "kept.safetensors")
+    assert load_file(convert(kept).output).keys() == after.keys()
+    assert distance(tiny.changes(kept.output), tiny.changes(path)) < 1e-6
+    again = convert(
+        ConvertRequest(source=old, output=tmp_path / "new.safetensors", glora="new")
+    ).output
     found = load_file(again)
     assert found.keys() == before.keys()
     assert all(torch.equal(found[key], before[key]) for key in before)
