@@ -46,11 +46,11 @@ def after_screens(app: LyctuiApp, signals: Signals) -> int:
 
 
 def _tool_ended(app: LyctuiApp, say: Callable[[Sequence[str]], None]) -> int | None:
-    """Wait for a file tool that still works and say what came of it; None where none did."""
+    """Wait for a file tool whose end no screen has told, and tell it; None where there is none."""
     tool = app.tool
-    if tool is None or not tool.live:
+    if tool is None or tool.seen:
         return None
-    if not tool.stopping and tool.output is not None:
+    if tool.live and not tool.stopping and tool.output is not None:
         say([f"{tool.tool} goes on; {text.home(tool.output)} appears when it is whole."])
     while not tool.wait(0.2):
         if app.signals.stop_code:

@@ -25,7 +25,7 @@ CUT = "A good part of the change is not in the file. A higher rank or a smaller 
 VISIBLE_ERROR = 1e-6
 """Below it a module is not worth a row."""
 LABEL = 12
-NAME_CELLS = 46
+BESIDE_NAME = 31
 COMPONENTS = {"unet": "U-Net", "te": "text encoder", "te2": "second text encoder"}
 LONG_METADATA = frozenset({"lyctui.recipe", "lyctui.tools"})
 """Entries that are files of their own."""
@@ -42,7 +42,7 @@ def share(number: float) -> str:
 def lines_of(work: ToolWork, signs: Signs, width: int) -> list[Line]:
     """What came of a tool, broken for `width` columns."""
     if isinstance(work.result, ToolReport):
-        lines = report_lines(work.result, signs, work.reads, work.reasons)
+        lines = report_lines(work.result, signs, work.reads, work.reasons, width=width)
     elif work.result is not None:
         lines = info_lines(work.result, signs, work.reads, work.reasons)
     else:
@@ -62,7 +62,12 @@ def _hanging(line: Line, width: int) -> list[Line]:
 
 
 def report_lines(
-    report: ToolReport, signs: Signs, reads: str = "", reasons: Iterable[str] = ()
+    report: ToolReport,
+    signs: Signs,
+    reads: str = "",
+    reasons: Iterable[str] = (),
+    *,
+    width: int = 76,
 ) -> list[Line]:
     """What was written, what it cost, what was left out, what to know."""
     size = text.filesize(report.bytes)
@@ -82,7 +87,7 @@ def report_lines(
         lines.append(((f"{signs.warning} ", "warning"), (remedy, "")))
     for note in report.notes:
         lines.append(((f"{signs.warning} ", "warning"), (text.inert(in_words(note)), "")))
-    lines += _worst(report)
+    lines += _worst(report, max(30, width - BESIDE_NAME))
     if report.skipped:
         lines += [
             (),
@@ -125,7 +130,7 @@ def _error(report: ToolReport) -> str:
     return f"{share(report.error)} of the whole change, rounding included"
 
 
-def _worst(report: ToolReport) -> list[Line]:
+def _worst(report: ToolReport, cells: int) -> list[Line]:
     erring = sorted(
         (module for module in report.modules if module.error >= VISIBLE_ERROR),
         key=lambda module: -module.error,
@@ -133,11 +138,12 @@ def _worst(report: ToolReport) -> list[Line]:
     if not erring:
         return []
     lines: list[Line] = [(), (("Largest errors", "strong"),)]
+    cells = min(cells, max(text.cells(text.inert(one.name)) for one in erring[:MOST_WORST]))
     for module in erring[:MOST_WORST]:
         lines.append(
             (
                 (f"  {text.pad_left(share(module.error), 15)}  ", ""),
-                (text.pad(text.fit_middle(text.inert(module.name), NAME_CELLS), NAME_CELLS), ""),
+                (text.pad(text.fit_middle(text.inert(module.name), cells), cells), ""),
                 (f"  {_kind(module)}", "dim"),
             )
         )

@@ -92,6 +92,8 @@ class ToolWork:
         self.report: Path | None = None
         """Where the traceback of something unforeseen is."""
         self.cancelled = False
+        self.seen = False
+        """Whether a screen has told its end."""
         self.exit_code = 0
         self.reads = ""
         """Which programs read the network file that was written or looked into."""

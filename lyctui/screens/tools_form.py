@@ -34,7 +34,7 @@ from lyctui.widgets.title import TitleLine
 from lyctui.widgets.tool_field import NetworkRows, ToolSettingField
 
 MOST_PROBLEMS = 4
-HELD_BACK = "Answer the marked fields first."
+MORE, FEWER = "More answers   ^T", "Fewer answers  ^T"
 Asked = NetworkRows | ToolSettingField
 
 
@@ -97,7 +97,7 @@ class ToolFormScreen(Screen[None]):
                         for form in self.draft.fields(all_levels=self.all_levels):
                             yield self._field(form)
                     if self._folded():
-                        yield Button("More answers  ^T", id="more", compact=True)
+                        yield Button(MORE, id="more", compact=True)
                     yield Lines(id="facts")
                     yield Static("", id="problems", markup=False)
                     yield Button(f"{self._verb()}  ^N", id="start", compact=True)
@@ -301,8 +301,7 @@ class ToolFormScreen(Screen[None]):
         if not self._folded():
             return
         self.all_levels = not self.all_levels
-        words = "Fewer answers" if self.all_levels else "More answers"
-        self.query_one("#more", Button).label = f"{words}  ^T"
+        self.query_one("#more", Button).label = FEWER if self.all_levels else MORE
         await self.rebuild()
 
     async def rebuild(self) -> None:

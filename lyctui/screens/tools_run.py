@@ -71,7 +71,6 @@ class ToolRunScreen(Screen[ToolWork | None]):
     def __init__(self, work: ToolWork) -> None:
         super().__init__()
         self._work = work
-        self._told = False
 
     def compose(self) -> ComposeResult:
         """Title and one block of lines."""
@@ -100,8 +99,8 @@ class ToolRunScreen(Screen[ToolWork | None]):
         if self._work.output is not None and stand.total:
             host(self).window_title(f"{int(stand.share * 100)} % {self._work.tool}")
         # Help or the question before leaving may lie on top; the end waits for them.
-        if not self._work.live and not self._told and self.app.screen is self:
-            self._told = True
+        if not self._work.live and not self._work.seen and self.app.screen is self:
+            self._work.seen = True
             self.dismiss(self._work)
 
     def action_cancel(self) -> None:
