@@ -37,7 +37,6 @@ from lyctui.screens.problem import ProblemScreen
 from lyctui.screens.quit import QuitChoice, QuitScreen
 from lyctui.screens.run import RunScreen
 from lyctui.screens.small import TooSmallScreen
-from lyctui.screens.tools_run import LeaveToolScreen
 from lyctui.signals import EXIT_HANGUP, Signalled, Signals
 from lyctui.theme import DARK, OWN_VARIABLES, THEMES
 
@@ -247,6 +246,8 @@ class LyctuiApp(App[int]):
 
     def action_leave(self) -> None:
         """Leave, with a question while a run of this process goes on."""
+        from lyctui.screens.tools_run import LeaveToolScreen
+
         if isinstance(self.screen, QuitScreen | LeaveToolScreen):
             return
         if self.run_here is not None and self.training:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ PARTS = {
     "te2": "text encoder 2",
 }
 LEFT_OUT = "left out by an override"
-CONVOLUTIONS_OFF = "convolutions, whose rank is 0"
+CONVOLUTIONS_OFF = "that are convolutions of rank 0"
 Planned = Sequence[tuple[LayerLike, Choice]]
 
 
@@ -81,10 +81,16 @@ class Impossible:
 Outcome = Numbers | Impossible
 
 
-def outcomes(wizard: Wizard, names: Sequence[str] = ()) -> dict[str, Outcome]:
-    """Every algorithm, or those named, with the answers as they are."""
+def outcomes(
+    wizard: Wizard, names: Sequence[str] = (), wanted: Callable[[], None] = lambda: None
+) -> dict[str, Outcome]:
+    """Every algorithm, or those named, with the answers as they are.
+
+    `wanted` is called before each and may raise to end it early.
+    """
     found: dict[str, Outcome] = {}
     for name in names or algorithms():
+        wanted()
         draft = wizard.draft
         trial = with_answers(
             draft, algorithm_answers(draft, name) if name != draft.algorithm else {}
@@ -173,7 +179,7 @@ def _left_out(
     reasons: Counter[str] = Counter()
     for layer in aimed:
         if layer.component not in trained:
-            reasons[f"{PARTS.get(layer.component, layer.component)}, whose rate is 0"] += 1
+            reasons[f"of the {PARTS.get(layer.component, layer.component)}, whose rate is 0"] += 1
         elif spans(layer.kernel) and choice.conv_rank == 0:
             reasons[CONVOLUTIONS_OFF] += 1
         else:

@@ -114,7 +114,9 @@ def _facts(wizard: Wizard, found: Numbers) -> list[str]:
     )
     parts = " + ".join(f"{text.grouped(count)} {part}" for part, count in found.modules)
     said.append(f"{parts} modules, {text.grouped(found.parameters)} parameters.")
-    said += [f"Not trained: {count} {why}." for why, count in found.left_out]
+    said += [
+        f"Not trained: {text.counted(count, 'module')} {why}." for why, count in found.left_out
+    ]
     if found.blocks is not None:
         low, high = found.blocks
         said.append(f"Blocks of {low if low == high else f'{low} to {high}'} outputs.")

@@ -118,9 +118,10 @@ def in_words(words: str) -> str:
 
 def _of_request(request: Request, missing: frozenset[str]) -> Iterable[Problem]:
     if isinstance(request, InfoRequest):
-        if not missing and not request.source.is_file():
-            what = "This is a folder." if request.source.is_dir() else "There is no such file."
-            yield Problem(what, where=str(request.source), path="source")
+        for name, path in _inputs(request, missing):
+            if not path.is_file():
+                what = "This is a folder." if path.is_dir() else "There is no such file."
+                yield Problem(what, where=str(path), path=name)
         return
     for problem in checks.problems_of(request):
         # A blank path is still to be answered, which is no mistake.
@@ -131,9 +132,9 @@ def _of_request(request: Request, missing: frozenset[str]) -> Iterable[Problem]:
 def _inputs(request: Request, missing: frozenset[str]) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path | None]] = []
     match request:
-        case InfoRequest() | ResizeRequest():
+        case ResizeRequest():
             found = [("source", request.source)]
-        case ConvertRequest():
+        case InfoRequest() | ConvertRequest():
             found = [("source", request.source), ("base", request.base)]
         case MergeRequest() | JoinRequest():
             found = [("base", request.base)]

@@ -1,6 +1,6 @@
 """The file tools as forms: their fields from the requests, what each asks, and the request from the answers.
 
-Knows no screen and imports no torch. Every field of a request has its words in `WORDS`.
+Knows no screen and imports no torch. Every field of a request has its words in `tool_words`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from engine.errors import Problem
 from engine.tools.requests import (
@@ -25,8 +25,8 @@ from engine.tools.requests import (
     Weighted,
 )
 from lyctui.fields import NO, YES, FieldError, FormField, Kind, from_text, path_text, text_path
+from lyctui.tool_words import CHOICE_WORDS, LIMIT, RULE_WORDS, Words, choice_words, words_of
 
-Level = Literal["basic", "advanced"]
 Key = Literal["info", "merge", "join", "extract", "resize", "convert"]
 
 
@@ -35,6 +35,8 @@ class InfoRequest:
     """A file to look into."""
 
     source: Path
+    base: Path | None = None
+    """For the sizes of changes that depend on it."""
 
 
 Request: TypeAlias = (
@@ -115,224 +117,6 @@ def tool_named(key: str) -> Tool:
     return next(tool for tool in TOOLS if tool.key == key)
 
 
-# The words ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """How a field is asked."""
-
-    label: str
-    help: str
-    level: Level = "basic"
-    blank: str = ""
-
-
-WORDS: dict[str, Words] = {
-    "source": Words(
-        "Network file",
-        "The file that is read: .safetensors of any layout. It stays as it is.",
-    ),
-    "base": Words(
-        "Base model",
-        "The model that the network was trained on, a single .safetensors file. Only some forms need it: "
-        "DoRA, (IA)³ and rotations change a layer by what the layer is.",
-        "advanced",
-        "none",
-    ),
-    "merge.base": Words(
-        "Base model",
-        "The model that the networks are added to, a single .safetensors file of their family. It stays "
-        "as it is.",
-    ),
-    "extract.base": Words(
-        "Base model",
-        "What the trained model was made from, a single .safetensors file. With another base the "
-        "difference holds everything in which the two differ.",
-    ),
-    "tuned": Words(
-        "Trained model",
-        "The model whose learning becomes a network: a single .safetensors file of the base's family.",
-    ),
-    "networks": Words(
-        "Networks",
-        "Each file with its strength; 1 is as it was trained, 0.5 half of it, a negative one takes it "
-        "away. A new row opens below the last; an empty row is not counted.",
-    ),
-    "output": Words(
-        "Write to",
-        "Path of the new file. Blank takes the proposed name beside the file that is read. Ctrl+O chooses "
-        "the folder.",
-    ),
-    "force": Words(
-        "Overwrite",
-        "With no, a file that has this name already is never touched. With yes it is replaced, at the end "
-        "and only when the new one is whole.",
-    ),
-    "program": Words(
-        "For program",
-        "Where the file will be used. Form, layout and names are chosen so that this program computes what "
-        "was trained. Blank leaves all that as it is.",
-        blank="any: leave as it is",
-    ),
-    "to": Words(
-        "Becomes",
-        "The form of every module. A LoRA loads everywhere and may lose a little; a whole difference is "
-        "exact and as large as the layers themselves.",
-    ),
-    "join.to": Words(
-        "Becomes",
-        "As it is puts the ranks of LoRAs side by side, which is exact, and makes a LoRA of the rest. A "
-        "whole difference is exact and as large as the layers themselves.",
-    ),
-    "names": Words(
-        "Module names",
-        "How the layers are called in the file. As they are suits every program that loads the file now; "
-        "the dotted names of PEFT are those of diffusers' own files.",
-        "advanced",
-    ),
-    "glora": Words(
-        "GLoRA layout",
-        "Two layouts of GLoRA are about: the old one is what A1111 loads. Blank leaves what the file has, "
-        "or what the program needs.",
-        "advanced",
-        "as it is",
-    ),
-    "precision": Words(
-        "Numbers",
-        "Number format of the weights. fp16 halves an fp32 file and is what networks usually have; bf16 "
-        "has the range of fp32 with fewer digits.",
-        "advanced",
-    ),
-    "diff": Words(
-        "Whole differences",
-        "Write the exact difference of every layer instead of a LoRA: large, and nothing is lost but the "
-        "rounding.",
-        "advanced",
-    ),
-    "norms": Words(
-        "Norm layers",
-        "Write what the norm layers learned, too. Not every program loads that.",
-        "advanced",
-    ),
-    "unet": Words("U-Net", "Compare the U-Net, which draws.", "advanced"),
-    "text": Words("Text encoder", "Compare the text encoder, which reads prompts.", "advanced"),
-    "rule": Words("Keep by", "How many directions of each layer's change are kept."),
-    "convert.rule": Words(
-        "Keep by",
-        "How many directions of each change are kept where a module becomes a LoRA. Blank keeps what is "
-        "exact, else at most rank 64.",
-        "advanced",
-        "what is exact",
-    ),
-    "join.rule": Words(
-        "Keep by",
-        "How many directions of each change are kept where a module becomes a LoRA. Blank keeps what is "
-        "exact, else at most rank 64.",
-        "advanced",
-        "what is exact",
-    ),
-    "extract.conv_rule": Words(
-        "Convolutions by",
-        "The same for convolutions with a kernel larger than one pixel. Blank treats them as the others; "
-        "a rank of 0 leaves them out.",
-        "advanced",
-        "the same",
-    ),
-    "conv_rule": Words(
-        "Convolutions by",
-        "The same for convolutions with a kernel larger than one pixel. Blank treats them as the others.",
-        "advanced",
-        "the same",
-    ),
-}
-"""By field of a request, or by tool and field where one tool means it differently."""
-
-CHOICE_WORDS: dict[str, str] = {
-    "comfyui": "ComfyUI",
-    "a1111": "A1111",
-    "forge": "Forge",
-    "diffusers": "diffusers",
-    "lycoris": "LyCORIS",
-    "keep": "as it is",
-    "lora": "LoRA",
-    "diff": "whole difference",
-    "fixed": "a rank",
-    "threshold": "a threshold",
-    "ratio": "share of the largest",
-    "quantile": "share of the sum",
-    "error": "error at most",
-    "sv_ratio": "largest divided by",
-    "sv_fro": "share of the norm",
-    "sv_cumulative": "cumulative share",
-}
-NAMES_WORDS = {"keep": "as they are", "diffusers": "kohya, diffusers' blocks", "peft": "PEFT"}
-NAMES_WORDS |= {"sgm": "kohya, original blocks", "kohya": "kohya, the usual"}
-
-
-@dataclass(frozen=True, slots=True)
-class RuleWords:
-    """What the number of a rank rule is."""
-
-    label: str
-    help: str
-    range: str
-    proposed: str
-    whole: bool = False
-
-
-RULE_WORDS: dict[str, RuleWords] = {
-    "fixed": RuleWords(
-        "Rank",
-        "Every layer keeps this many directions; the file's size follows from it.",
-        "a whole number from 1 to 16384",
-        "32",
-        whole=True,
-    ),
-    "threshold": RuleWords(
-        "Keep above",
-        "Directions whose singular value is above this number are kept.",
-        "0 or more",
-        "0.01",
-    ),
-    "ratio": RuleWords(
-        "Share of largest",
-        "Directions above this share of the layer's largest singular value are kept.",
-        "a number between 0 and 1",
-        "0.05",
-    ),
-    "quantile": RuleWords(
-        "Share of sum",
-        "The first directions, until their singular values make up this share of the sum.",
-        "a number between 0 and 1",
-        "0.9",
-    ),
-    "error": RuleWords(
-        "Error at most",
-        "As few directions as keep the relative error of each layer's change at or below this.",
-        "a number between 0 and 1",
-        "0.05",
-    ),
-    "sv_ratio": RuleWords(
-        "Divided by",
-        "Directions above the largest singular value divided by this number are kept.",
-        "a number above 1",
-        "20",
-    ),
-    "sv_fro": RuleWords(
-        "Share of norm",
-        "As few directions as keep this share of the Frobenius norm.",
-        "a number between 0 and 1",
-        "0.95",
-    ),
-    "sv_cumulative": RuleWords(
-        "Share of sum",
-        "As few directions as keep this share of the sum of singular values.",
-        "a number between 0 and 1",
-        "0.9",
-    ),
-}
-LIMIT = Words("Rank at most", "Whatever the rule finds, never more than this rank.", "advanced")
 FILES: tuple[str, ...] = ("source", "base", "tuned")
 """Fields that name a file which is read."""
 LAST = frozenset({"output", "force"})
@@ -387,13 +171,13 @@ class ToolDraft:
         return tuple(one for one in found if all_levels or one.level == "basic")
 
     def _fields_of(self, item: Field[Any]) -> list[ToolField]:
-        hint = _hints(self.tool.request)[item.name]
+        hint = _hints(self.tool.key)[item.name]
         words = words_of(self.tool.key, item.name)
         bare, nullable = _without_none(hint)
         if bare is RankRule:
             return self._rule_fields(item.name, words, nullable=nullable)
         kind, choices = _kind_of(bare)
-        shown = tuple((_shown(item.name, choice), choice) for choice in choices)
+        shown = tuple((choice_words(item.name, choice), choice) for choice in choices)
         if nullable and kind == "choice":
             shown = ((words.blank, ""), *shown)
         return [
@@ -483,7 +267,7 @@ class ToolDraft:
                 if one.kind == "file" and not one.nullable and values[item.name] is None:
                     values[item.name] = Path()
                     missing.add(item.name)
-        request = cast(Request, self.tool.request(**values))
+        request = self.tool.request(**values)
         return request, tuple(problems), frozenset(missing)
 
     def _value(self, one: ToolField, problems: list[Problem]) -> Any:
@@ -582,15 +366,10 @@ class ToolDraft:
         return str(one.default)
 
 
-def words_of(tool: str, name: str) -> Words:
-    """The words of a request's field."""
-    return WORDS.get(f"{tool}.{name}") or WORDS[name]
-
-
 @cache
-def _hints(request: type[Request]) -> dict[str, Any]:
+def _hints(tool: str) -> dict[str, Any]:
     # Slow, and asked for at every key.
-    return get_type_hints(request)
+    return get_type_hints(tool_named(tool).request)
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:
@@ -608,12 +387,6 @@ def _kind_of(hint: Any) -> tuple[Kind, tuple[str, ...]]:
     if get_origin(hint) is Literal:
         return "choice", tuple(str(one) for one in get_args(hint))
     return "lines", ()
-
-
-def _shown(name: str, choice: str) -> str:
-    if name == "names":
-        return NAMES_WORDS.get(choice, choice)
-    return CHOICE_WORDS.get(choice, choice)
 
 
 def _rules(tool: str) -> tuple[str, ...]:

@@ -1,27 +1,23 @@
-"""Which programs read a network file as it is, and as a conversion will write it. No torch."""
+"""Which programs will read what a conversion writes, and how such verdicts are said. No torch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TypeAlias
 
-from engine.networks.consumers import TITLES, Consumer, Part, Verdict, attention_of, parts_of
+from engine.networks.consumers import TITLES, Part, Verdict, attention_of, parts_of
 from engine.networks.consumers import readers as verdicts
 from engine.networks.content import Content
 from engine.networks.layouts import Found
 from engine.tools.programs import Action, Payload, Whole, action_for
 from engine.tools.requests import ConvertRequest
 
-Verdicts = dict[Consumer, Verdict]
+Verdicts: TypeAlias = Mapping[str, tuple[str, str]]
+"""Program to "yes", "partly" or "no", and what there is to know."""
 LEADS = {"yes": "", "partly": "in part by ", "no": "not by "}
 EXACT_FOR_ONE: frozenset[Action] = frozenset({"over-base", "vector"})
 """Forms of a DoRA that are made for one program."""
-
-
-def as_it_is(content: Content) -> Verdicts:
-    """What each program does with a file."""
-    shapes = {found.name: found.shapes for found in content.sources}
-    return verdicts(parts_of(shapes), attention_of(shapes, content.family))
 
 
 def after_conversion(content: Content, request: ConvertRequest) -> Verdicts:
@@ -32,7 +28,7 @@ def after_conversion(content: Content, request: ConvertRequest) -> Verdicts:
     told = verdicts(_summed(parts), attention_of(kept, content.family))
     if request.program is not None and EXACT_FOR_ONE & set(actions.values()):
         told[request.program] = Verdict("yes", "")
-    return told
+    return {TITLES[program]: verdict for program, verdict in told.items()}
 
 
 def _action(content: Content, found: Found, request: ConvertRequest) -> Action:
@@ -106,18 +102,18 @@ def words_of(told: Verdicts) -> str:
     """ "ComfyUI, A1111 and Forge; in part by diffusers; not by LyCORIS"."""
     parts: list[str] = []
     for level, lead in LEADS.items():
-        names = [TITLES[one] for one, verdict in told.items() if verdict.level == level]
+        names = [program for program, (found, _) in told.items() if found == level]
         if names:
             parts.append(lead + _listed(names))
     return "; ".join(parts)
 
 
 def reasons_of(told: Verdicts) -> list[str]:
-    """A sentence for each program that does not read all of it."""
+    """A sentence for each program that does not read all of it, or has a condition."""
     return [
-        f"{TITLES[one]} {verdict.reason or 'does not read it'}."
-        for one, verdict in told.items()
-        if verdict.level != "yes"
+        f"{program} {reason or 'does not read it'}."
+        for program, (level, reason) in told.items()
+        if level != "yes" or reason
     ]
 
 

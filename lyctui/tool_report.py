@@ -10,7 +10,7 @@ from lyctui import text
 from lyctui.report import Line, folded
 from lyctui.text import Signs
 from lyctui.tool_check import in_words
-from lyctui.tool_work import ToolWork
+from lyctui.tool_work import Looked, ToolWork
 
 if TYPE_CHECKING:
     from engine.tools.info import Info
@@ -25,9 +25,11 @@ CUT = "A good part of the change is not in the file. A higher rank or a smaller 
 VISIBLE_ERROR = 1e-6
 """Below it a module is not worth a row."""
 LABEL = 12
+BESIDE_MODULE = 38
+FAMILY_TITLES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
 BESIDE_NAME = 31
 COMPONENTS = {"unet": "U-Net", "te": "text encoder", "te2": "second text encoder"}
-LONG_METADATA = frozenset({"lyctui.recipe", "lyctui.tools"})
+LONG_METADATA = frozenset({"lyctui.recipe", "lyctui.tool"})
 """Entries that are files of their own."""
 
 
@@ -44,7 +46,7 @@ def lines_of(work: ToolWork, signs: Signs, width: int) -> list[Line]:
     if isinstance(work.result, ToolReport):
         lines = report_lines(work.result, signs, work.reads, work.reasons, width=width)
     elif work.result is not None:
-        lines = info_lines(work.result, signs, work.reads, work.reasons)
+        lines = info_lines(work.result, signs, work.reads, work.reasons, width=width)
     else:
         lines = []
     return [part for line in lines for part in _hanging(line, width)]
@@ -158,35 +160,89 @@ def _kind(module: ModuleReport) -> str:
 
 
 def info_lines(
-    info: Info, signs: Signs, reads: str = "", reasons: Iterable[str] = ()
+    found: Looked,
+    signs: Signs,
+    reads: str = "",
+    reasons: Iterable[str] = (),
+    *,
+    width: int = 76,
 ) -> list[Line]:
     """What a network file is and holds."""
-    sign, role = (signs.warning, "warning") if info.problems else (signs.done, "done")
+    info = found.info
+    sign, role = (signs.warning, "warning") if found.problems else (signs.done, "done")
     lines: list[Line] = [
-        ((f"{sign} ", role), (text.home(info.path), "strong")),
+        ((f"{sign} {'File':<{LABEL - 2}}", role), (text.home(info.path), "strong")),
         _row("Size", f"{text.filesize(info.bytes)}, {text.grouped(info.parameters)} parameters"),
-        _row("Algorithm", text.inert(info.algorithm) or "not known"),
-        _row("Family", text.inert(info.family) or "not told"),
+        _row("Algorithm", _told(info.algorithms) or "not known"),
+        _row("Family", _family(info)),
         _row("Modules", _components(info)),
         _row("Ranks", _told(info.ranks)),
         _row("Alphas", _told(info.alphas)),
         _row("Strength", _told(info.scales) + "  (alpha / rank)"),
         _row("Numbers", ", ".join(f"{name} {count}" for name, count in info.dtypes.items())),
+        *_norm_rows(found),
         _row("Trigger", text.inert(info.trigger) or "not told"),
     ]
     if reads:
         lines.append(_row("Read by", reads))
     lines += [_row("", reason, "dim") for reason in reasons]
-    resume = "a new run can start from it" if info.resumable else "no run can start from it"
+    resume = "a new run can start from it" if info.resumable else "no run here can start from it"
     recipe = "its recipe is inside" if info.has_recipe else "it carries no recipe"
     lines.append(_row("Training", f"{resume}; {recipe}"))
+    told = (f"{name}: {value}" for name, value in info.training.items())
+    lines += [_row("", text.inert(words)) for words in told]
     lines += [
-        ((f"{signs.error} ", "error"), (text.inert(str(problem)), "")) for problem in info.problems
+        ((f"{signs.error} ", "error"), (text.inert(in_words(str(problem))), ""))
+        for problem in found.problems
     ]
-    metadata = {key: told for key, told in info.metadata.items() if key not in LONG_METADATA}
-    if metadata:
-        lines += [(), ((f"Metadata: {text.counted(len(metadata), 'entry', 'entries')}", "strong"),)]
-    for key, told in sorted(metadata.items()):
+    lines += [((f"{signs.warning} ", "warning"), (text.inert(one), "")) for one in info.left_out]
+    return lines + _module_table(found, max(30, width - BESIDE_MODULE)) + _metadata(info)
+
+
+def _family(info: Info) -> str:
+    told = info.family_of_tensors or info.family
+    return FAMILY_TITLES.get(told, text.inert(told)) or "not told"
+
+
+def _norm_rows(found: Looked) -> list[Line]:
+    norms = list(found.norms.values())
+    if not norms:
+        return []
+    mean = text.significant(sum(norms) / len(norms))
+    words = f"norm {mean} on average, {text.significant(max(norms))} at most"
+    unknown = len(found.info.modules) - len(norms)
+    if unknown > 0:
+        words += f"; that of {text.grouped(unknown)} hangs on the base model: give it (^T)"
+    return [_row("Change", words)]
+
+
+def _module_table(found: Looked, cells: int) -> list[Line]:
+    modules = sorted(found.info.modules, key=lambda one: -found.norms.get(one.name, 0.0))
+    if not modules:
+        return []
+    lines: list[Line] = [(), (("Modules, the largest change first", "strong"),)]
+    cells = min(cells, max(text.cells(text.inert(one.name)) for one in modules))
+    for module in modules:
+        norm = found.norms.get(module.name)
+        kind = f"{module.algorithm}{'' if module.rank is None else f' {module.rank}'}"
+        alpha = "" if module.alpha is None else f"alpha {module.alpha:g}"
+        lines.append(
+            (
+                (f"  {text.pad_left('-' if norm is None else text.significant(norm), 8)}  ", ""),
+                (text.pad(text.fit_middle(text.inert(module.name), cells), cells), ""),
+                (f"  {text.pad(kind, 9)} {alpha}", "dim"),
+            )
+        )
+    return lines
+
+
+def _metadata(info: Info) -> list[Line]:
+    entries = {key: told for key, told in info.metadata.items() if key not in LONG_METADATA}
+    if not entries:
+        return []
+    count = text.counted(len(entries), "entry", "entries")
+    lines: list[Line] = [(), ((f"Metadata: {count}", "strong"),)]
+    for key, told in sorted(entries.items()):
         words = text.fit(text.inert(" ".join(told.split())), 300)
         lines.append(((f"  {text.inert(key)}  ", "dim"), (words, "")))
     return lines

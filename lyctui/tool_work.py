@@ -6,13 +6,13 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from engine.errors import EngineError, OutOfMemory, Problem
-from engine.networks.content import read_content
+from engine.tools.info import Info, describe
 from engine.tools.requests import (
     Cancelled,
     ConvertRequest,
@@ -26,21 +26,27 @@ from engine.tools.requests import (
 from lyctui import text
 from lyctui.tool_check import page_words
 from lyctui.tool_forms import InfoRequest, Request
-from lyctui.tool_readers import as_it_is, reasons_of, words_of
+from lyctui.tool_readers import reasons_of, words_of
 
-if TYPE_CHECKING:
-    from engine.tools.info import Info
 
-Result: TypeAlias = "ToolReport | Info"
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """What was found in a file."""
+
+    info: Info
+    norms: Mapping[str, float]
+    """Module to the size of its change, where it can be told."""
+    problems: tuple[Problem, ...] = ()
+
+
+Result: TypeAlias = ToolReport | Looked
 
 
 def run_tool(request: Request, progress: Progress) -> Result:
     """Do what is asked; torch comes with the import, so this runs in a thread of its own."""
     match request:
         case InfoRequest():
-            from engine.tools.info import describe
-
-            return describe(request.source)
+            return look_into(request)
         case ConvertRequest():
             from engine.tools.convert import convert
 
@@ -61,6 +67,18 @@ def run_tool(request: Request, progress: Progress) -> Result:
             from engine.tools.resize import resize
 
             return resize(request, progress)
+
+
+def look_into(request: InfoRequest) -> Looked:
+    """Header, metadata and the size of each module's change."""
+    from engine.tools.norms import change_norms
+
+    info = describe(request.source)
+    # A network of a family that is not trained here is none the worse for it.
+    if not info.is_network:
+        return Looked(info, {}, info.problems)
+    norms, problems = change_norms(request.source, request.base)
+    return Looked(info, norms, tuple(problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,18 +194,18 @@ class ToolWork:
             _log(self.closing_line())
 
     def _find_readers(self) -> None:
-        if isinstance(self.request, MergeRequest):
+        if isinstance(self.result, Looked):
+            self._said(self.result.info)
+        elif isinstance(self.request, MergeRequest):
             self.reads = "every program that loads the base model"
-            return
-        path = self.output
-        if isinstance(self.request, InfoRequest):
-            path = self.request.source
-        # The file is there, whatever can be told of it.
-        with contextlib.suppress(EngineError, OSError):
-            content = read_content(path) if path is not None else None
-            if content is not None and content.modules:
-                told = as_it_is(content)
-                self.reads, self.reasons = words_of(told), reasons_of(told)
+        elif self.output is not None:
+            # The file is there, whatever can be told of it.
+            with contextlib.suppress(EngineError, OSError):
+                self._said(describe(self.output))
+
+    def _said(self, info: Info) -> None:
+        if info.is_network:
+            self.reads, self.reasons = words_of(info.readers), reasons_of(info.readers)
 
     def _failed(self, error: EngineError) -> None:
         self.problems = tuple(page_words(problem) for problem in error.problems)

@@ -23,7 +23,7 @@ from engine.networks.layout_scales import KEY as ADAPTER_METADATA
 from engine.networks.layouts import few
 from engine.networks.layouts_glora import A1, A2, old_layout
 from engine.networks.lora import DOWN
-from engine.networks.names import Place
+from engine.networks.names import TEXT_ROOT, Place
 from engine.networks.shapes import BASE_FACTORS
 from engine.tools.checkpoint import Checkpoint
 from engine.tools.checks import check
@@ -38,9 +38,10 @@ from engine.tools.forms import (
     over_base_norm,
     plain_lokr,
     untucked,
+    with_alpha,
     without_alpha,
 )
-from engine.tools.naming import Layers, key_of, namer, usual_layers
+from engine.tools.naming import PEFT_SUFFIXES, Layers, key_of, namer, usual_layers
 from engine.tools.opened import OpenModule, OpenNetwork
 from engine.tools.programs import (
     ACTION_NOTES,
@@ -57,6 +58,7 @@ from engine.tools.requests import ConvertRequest, Names, Progress, RankRule, Too
 from engine.tools.stream import DTYPES, Spool
 
 USUAL_LIMIT = 64
+USUAL_ALPHA = 16.0
 PRECISION_DTYPES = {"fp32": DTYPES["F32"], "fp16": DTYPES["F16"], "bf16": DTYPES["BF16"]}
 EXACT = RankRule("error", 1e-6)
 
@@ -92,6 +94,11 @@ class _Conversion:
         self.names = _style(request)
         self.placed = self._placed()
         self.whole = self._whole()
+        if request.names == "keep" and self._has("vector"):
+            # Under kohya's names diffusers does not find the magnitudes of text encoders.
+            self.names = "peft"
+            self.placed = self._placed()
+        self.alpha = self._common_alpha() if request.program == "diffusers" else None
         self.dtype = PRECISION_DTYPES.get(request.precision)
         trained, self.rooted = trained_with(source.metadata)
         self.dylora = trained == "dylora"
@@ -189,6 +196,20 @@ class _Conversion:
             more = f" and {len(needing) - 1} more" if len(needing) > 1 else ""
             raise NetworkFileError(replace(problem, where=f"{problem.where}{more}"))
 
+    def _has(self, action: Action) -> bool:
+        return any(self._action(placed) == action for placed in self.placed)
+
+    def _common_alpha(self) -> float | None:
+        """The alpha that every module gets, for diffusers' text encoders; None where names tell it.
+
+        diffusers keeps one alpha for a text encoder and loses the others where paths have lost a level.
+        """
+        if self.names == "peft":
+            return None
+        copied = [placed.module for placed in self.placed if self._action(placed) == "copy"]
+        alphas = [float(self.source.tensors(module)[ALPHA]) for module in copied]
+        return _most(alphas) if alphas else USUAL_ALPHA
+
     # One module ---------------------------------------------------------------------------
 
     def _written(self, placed: _Placed, maker: ReportMaker) -> Written | None:
@@ -207,7 +228,8 @@ class _Conversion:
         written = self._formed(action, module)
         if written is None:
             maker.skip(f"{placed.name} is left out: it changes nothing")
-        return written
+            return None
+        return written if self.alpha is None else with_alpha(placed.name, written, self.alpha)
 
     def _action(self, placed: _Placed) -> Action:
         request, module = self.request, placed.module
@@ -275,7 +297,8 @@ class _Conversion:
             case "glora-old":
                 return self._old_glora(module)
             case "vector":
-                return _with_vector(copied(module, self.dtype))
+                written = copied(module, self.dtype)
+                return written if self.names == "peft" else _with_vector(written)
             case _:
                 return copied(module, self.dtype)
 
@@ -427,7 +450,7 @@ def _with_vector(written: Written) -> Written:
 
 
 def _has_vectors(spool: Spool) -> bool:
-    return any(name.endswith("lora_magnitude_vector") for name in spool.planned)
+    return any(name.endswith(PEFT_SUFFIXES[SCALE]) for name in spool.planned)
 
 
 def peft_metadata(alphas: Mapping[str, tuple[int, float]], *, dora: bool) -> str:
@@ -435,7 +458,8 @@ def peft_metadata(alphas: Mapping[str, tuple[int, float]], *, dora: bool) -> str
     parts: dict[str, dict[str, tuple[int, float]]] = {}
     for name, sizes in alphas.items():
         part, _, path = name.partition(".")
-        parts.setdefault(part, {})[path] = sizes
+        # transformers 5.6 dropped that level; PEFT compares ends of paths, so either model fits.
+        parts.setdefault(part, {})[path.removeprefix(TEXT_ROOT)] = sizes
     found: dict[str, object] = {}
     for part, own in parts.items():
         rank = _most(rank for rank, _ in own.values())

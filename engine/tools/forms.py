@@ -354,6 +354,24 @@ def factors_as_lora(
     return Written("lora", tensors, rank, norm, error)
 
 
+def with_alpha(name: str, written: Written, alpha: float) -> Written:
+    """A LoRA with another alpha, its factors scaled so that the change stays; the same where it has it."""
+    own = float(written.tensors[ALPHA])
+    if own == alpha or own == 0:
+        return written
+    root = math.sqrt(own / alpha)
+    tensors = dict(written.tensors)
+    exact = {suffix: tensors[suffix].double() * root for suffix in (UP, DOWN)}
+    tensors |= {suffix: exact[suffix].to(tensors[suffix].dtype) for suffix in exact}
+    tensors[ALPHA] = torch.tensor(alpha)
+    checked(name, tensors)
+    (up, down), rank = (exact[suffix].flatten(1) for suffix in (UP, DOWN)), tensors[DOWN].shape[0]
+    scale = alpha / rank
+    rounded = distance((up, down), (tensors[UP].flatten(1), tensors[DOWN].flatten(1))) * scale
+    norm = written.norm or of_factors(up, down).norm * scale
+    return replace(written, tensors=tensors, norm=norm, error=math.hypot(written.error, rounded))
+
+
 # LoKr, GLoRA, DoRA -----------------------------------------------------------------------------
 
 

@@ -29,7 +29,8 @@ PEFT_PARTS = {"unet": "unet", "te": "text_encoder", "te2": "text_encoder_2"}
 PEFT_SUFFIXES = {
     DOWN: "lora_A.weight",
     UP: "lora_B.weight",
-    MAGNITUDE: "lora_magnitude_vector",
+    # Without the last word transformers takes it for another tensor, and keeps what it began with.
+    MAGNITUDE: "lora_magnitude_vector.weight",
 }
 """Alpha has no tensor there: it goes into the metadata."""
 

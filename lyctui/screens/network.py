@@ -174,8 +174,7 @@ class NetworkPage(WizardPage):
             # What is chosen comes first; the rows of the others follow.
             found = {**before.outcomes, **outcomes(wizard, (chosen,))}
             self.post_message(Sized(Measured(found, before.narrowed)))
-            wanted()
-            found = outcomes(wizard)
+            found = outcomes(wizard, wanted=wanted)
             wanted()
             now = found.get(chosen)
             return Measured(found, narrowings(wizard, now) if now is not None else ())
@@ -199,9 +198,9 @@ class NetworkPage(WizardPage):
     def on_news(self) -> None:
         """Machine or base may be known now; the progress of pictures changes no size."""
         super().on_news()
-        known = (self.wizard.hardware, self.wizard.model)
-        if known != self._known:
-            self._known = known
+        hardware, model = self.wizard.hardware, self.wizard.model
+        if hardware is not self._known[0] or model is not self._known[1]:
+            self._known = (hardware, model)
             self._measure()
 
     # choosing -----------------------------------------------------------------------------

@@ -298,11 +298,15 @@ def test_scale_and_effective_rate_are_told() -> None:
 
 
 def test_what_is_not_trained_is_counted_with_its_reason() -> None:
-    assert "Not trained: 72 text encoder, whose rate is 0." in words_of(optim__te_lr=0.0)
+    assert "Not trained: 72 modules of the text encoder, whose rate is 0." in words_of(
+        optim__te_lr=0.0
+    )
     off = words_of(network__targets="full", network__conv_rank=0)
-    assert "Not trained: 52 convolutions, whose rank is 0." in off
+    assert "Not trained: 52 modules that are convolutions of rank 0." in off
     override = [{"pattern": r"down_blocks.*", "exclude": True}]
-    assert "Not trained: 72 left out by an override." in words_of(network__overrides=override)
+    assert "Not trained: 72 modules left out by an override." in words_of(
+        network__overrides=override
+    )
 
 
 def test_blocks_of_rotations_are_told() -> None:

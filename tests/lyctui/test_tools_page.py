@@ -35,8 +35,9 @@ from lyctui.screens.tools_report import ToolReportScreen
 from lyctui.screens.tools_run import LeaveToolScreen, ToolRunScreen
 from lyctui.text import UNICODE_SIGNS
 from lyctui.tool_check import examine, in_words
-from lyctui.tool_forms import TOOLS, ToolDraft, tool_named, words_of
+from lyctui.tool_forms import TOOLS, ToolDraft, tool_named
 from lyctui.tool_report import report_lines
+from lyctui.tool_words import words_of
 from lyctui.tool_work import ToolWork
 from lyctui.widgets.file_picker import FilePicker
 from lyctui.widgets.lines import Lines

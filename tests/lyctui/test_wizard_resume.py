@@ -77,7 +77,7 @@ def test_what_the_machine_lines_say(tmp_path: Path) -> None:
 
 
 def test_the_menu_offers_only_what_there_is(tmp_path: Path) -> None:
-    assert [row.key for row in menu_rows(Shelf())] == ["new", "file", "demo"]
+    assert [row.key for row in menu_rows(Shelf())] == ["new", "file", "tools", "demo"]
     make_run(tmp_path / "runs", "style-02", ended="stopped")
     draft = Draft(page="network")
     draft.set("data.trigger", "vexilo")
