@@ -24,6 +24,8 @@ from engine.settings.walk import algorithms, settings
 Origin = Literal["you", "preset", "default"]
 
 DRAFT_VERSION = 1
+SIZES = ("algorithm", "rank", "alpha", "conv_rank", "conv_alpha")
+"""What a preset says of a network belongs to its own algorithm alone."""
 NEVER_FROM_A_PRESET = frozenset({"model.path", "data.folder", "run.folder", "run.name"})
 """A preset says how to train, never whose files."""
 
@@ -78,7 +80,7 @@ class Draft:
         wanted = self.answers.get("network.algorithm")
         if wanted is None or wanted == self.preset_values.get("network.algorithm", "lora"):
             return self.preset_values
-        bound = ("network.algorithm", "network.rank", "network.alpha")
+        bound = tuple(f"network.{key}" for key in SIZES)
         return {path: value for path, value in self.preset_values.items() if path not in bound}
 
     def value(self, path: str) -> Any:

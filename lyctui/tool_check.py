@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from engine.networks.content import Content
 
 Level = Literal["done", "warning"]
+WEIGHTS = frozenset({".safetensors", ".ckpt", ".pt", ".pth", ".bin"})
 FAMILIES = {"sd1": "SD1", "sd2": "SD2", "sdxl": "SDXL"}
 IN_WORDS = {
     "Choose another name, or use --force to replace it.": "Choose another name, or set Overwrite to yes.",
@@ -126,7 +127,16 @@ def _of_request(request: Request, missing: frozenset[str]) -> Iterable[Problem]:
     for problem in checks.problems_of(request):
         # A blank path is still to be answered, which is no mistake.
         if problem.path not in missing:
-            yield problem
+            yield _of_no_weights(problem)
+
+
+def _of_no_weights(problem: Problem) -> Problem:
+    """A picture, say, cannot be made a .safetensors file: another file is meant."""
+    path = Path(problem.where)
+    if problem.path == "output" or path.suffix.lower() in WEIGHTS or not path.is_file():
+        return problem
+    what = f"This is a {path.suffix} file, which holds no weights." if path.suffix else problem.what
+    return replace(problem, what=what, remedy="Give a .safetensors file.")
 
 
 def _inputs(request: Request, missing: frozenset[str]) -> list[tuple[str, Path]]:

@@ -26,6 +26,7 @@ VISIBLE_ERROR = 1e-6
 """Below it a module is not worth a row."""
 LABEL = 12
 BESIDE_MODULE = 38
+ALPHA_CELLS = 11
 FAMILY_TITLES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
 BESIDE_NAME = 31
 COMPONENTS = {"unet": "U-Net", "te": "text encoder", "te2": "second text encoder"}
@@ -221,11 +222,14 @@ def _module_table(found: Looked, cells: int) -> list[Line]:
     if not modules:
         return []
     lines: list[Line] = [(), (("Modules, the largest change first", "strong"),)]
+    # Told above where it is the same everywhere.
+    alphas = len(found.info.alphas) > 1
+    cells += 0 if alphas else ALPHA_CELLS
     cells = min(cells, max(text.cells(text.inert(one.name)) for one in modules))
     for module in modules:
         norm = found.norms.get(module.name)
         kind = f"{module.algorithm}{'' if module.rank is None else f' {module.rank}'}"
-        alpha = "" if module.alpha is None else f"alpha {module.alpha:g}"
+        alpha = f"alpha {module.alpha:g}" if alphas and module.alpha is not None else ""
         lines.append(
             (
                 (f"  {text.pad_left('-' if norm is None else text.significant(norm), 8)}  ", ""),

@@ -76,6 +76,8 @@ class ToolFormScreen(Screen[None]):
         super().__init__()
         self.draft = draft
         self.findings = Findings()
+        self.failed: tuple[Problem, ...] = ()
+        """What the tool itself said, until an answer changes."""
         self.all_levels = False
         self.tried = False
         """Whether Start was pressed: then everything that is missing is told."""
@@ -145,6 +147,11 @@ class ToolFormScreen(Screen[None]):
         """The app."""
         return cast(Host, self.app)
 
+    @property
+    def problems(self) -> tuple[Problem, ...]:
+        """What the files tell, and what the tool said last."""
+        return self.findings.problems + self.failed
+
     # showing ------------------------------------------------------------------------------
 
     def look(self, form: FormField) -> Look:
@@ -159,7 +166,7 @@ class ToolFormScreen(Screen[None]):
     def _problem_at(self, path: str) -> str:
         """Words below a field: what is wrong, or that it waits for an answer."""
         section = path.removesuffix(".value")
-        found = [one for one in self.findings.problems if one.path in (path, section)]
+        found = [one for one in self.problems if one.path in (path, section)]
         if path == "networks":
             # Of several files, the ones that are meant.
             return "\n".join(map(_named, found[:MOST_PROBLEMS]))
@@ -208,7 +215,7 @@ class ToolFormScreen(Screen[None]):
 
     def _show_problems(self) -> None:
         shown = {one.form.path for one in self.asked if one.has_class("-wrong")}
-        rest = [one for one in self.findings.problems if not self._told(one, shown)]
+        rest = [one for one in self.problems if not self._told(one, shown)]
         sign = self.host.signs.error
         lines = [f"{sign} {problem}" for problem in rest[:MOST_PROBLEMS]] if self.tried else []
         box = self.query_one("#problems", Static)
@@ -254,6 +261,7 @@ class ToolFormScreen(Screen[None]):
         path = event.field.form.path
         if self.draft.answers.get(path, "") != event.text:
             self.draft.answers[path] = event.text
+            self.failed = ()
             self._look_at_files()
             if path.endswith(".kind"):
                 await self.rebuild()
@@ -265,6 +273,7 @@ class ToolFormScreen(Screen[None]):
         event.stop()
         if self.draft.networks != event.rows:
             self.draft.networks = event.rows
+            self.failed = ()
             self._look_at_files()
         if event.finished:
             self.refresh_page()
@@ -337,6 +346,7 @@ class ToolFormScreen(Screen[None]):
     def action_start(self) -> None:
         """Look at the files once more, then begin, or show what is wrong."""
         self.tried = True
+        self.failed = ()
         for one in self.asked:
             one.touched = True
             if isinstance(one, SettingField):
@@ -357,7 +367,7 @@ class ToolFormScreen(Screen[None]):
         self.app.push_screen(ToolRunScreen(work), self._ended)
 
     def _show_wrong(self) -> None:
-        wrong = {one.path for one in self.findings.problems} | self.findings.waiting
+        wrong = {one.path for one in self.problems} | self.findings.waiting
         hidden = {
             one.path
             for one in self.draft.fields()
@@ -387,6 +397,8 @@ class ToolFormScreen(Screen[None]):
             return
         self._look_at_files()
         if work.problems:
+            self.failed = work.problems
+            self._show_wrong()
             title = f"{work.tool}: nothing was written" if self.draft.tool.writes else work.tool
             self.host.show_problems(work.problems, title=title, report=work.report)
         elif work.cancelled:

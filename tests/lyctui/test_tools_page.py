@@ -482,10 +482,10 @@ async def test_leaving_while_a_tool_works_asks(monkeypatch: pytest.MonkeyPatch, 
 async def test_an_error_is_words_with_its_remedy_and_the_form_comes_back(
     monkeypatch: pytest.MonkeyPatch, lora: Path
 ) -> None:
+    words = "This module [b]cannot[/b] be told."
+
     def fails(request: Any, progress: Any) -> Any:
-        raise NetworkFileError(
-            Problem("This module [b]cannot[/b] be told.", "m_1", "Give the base model with --base.")
-        )
+        raise NetworkFileError(Problem(words, "m_1", "Give the base model with --base.", "base"))
 
     app, one = slow_form(monkeypatch, lora, fails)
     async with app.run_test(size=SIZE) as pilot:
@@ -497,6 +497,9 @@ async def test_an_error_is_words_with_its_remedy_and_the_form_comes_back(
         await pilot.press("escape")
         await until(pilot, lambda: isinstance(app.screen, ToolFormScreen))
         assert shown(pilot, "source").text == str(lora)
+        await until(pilot, lambda: app.screen.query(f"#{field_id('base')}"))
+        await until(pilot, lambda: shown(pilot, "base").has_class("-wrong"))
+        assert shown(pilot, "base").control.has_focus
     assert one.answers["program"] == "forge"
 
 

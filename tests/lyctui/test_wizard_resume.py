@@ -83,7 +83,7 @@ def test_the_menu_offers_only_what_there_is(tmp_path: Path) -> None:
     draft.set("data.trigger", "vexilo")
     draft.save()
     rows = {row.key: row.note for row in menu_rows(read_shelf())}
-    assert list(rows) == ["new", "drafts", "resume", "file", "demo"]
+    assert list(rows) == ["new", "drafts", "resume", "file", "tools", "demo"]
     assert "“vexilo”, network page" in rows["drafts"]
     assert rows["resume"] == "style-02 stopped, step 812 of 2 000"
 
@@ -91,8 +91,8 @@ def test_the_menu_offers_only_what_there_is(tmp_path: Path) -> None:
 async def test_the_demo_is_one_key(tmp_path: Path) -> None:
     app = App(WelcomeScreen)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: len(app.screen.query_one(Menu).rows) == 3)
-        await pilot.press("3")
+        await until(pilot, lambda: len(app.screen.query_one(Menu).rows) == 4)
+        await pilot.press("4")
         await until(pilot, lambda: app.asked)
     assert app.asked == [("demo",)]
 
