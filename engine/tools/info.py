@@ -142,7 +142,7 @@ def _readers(content: Content) -> dict[str, tuple[str, str]]:
     }
     parts = parts_of(shapes, on_input=_on_input(content), old=old)
     found = readers(parts, attention_of(shapes, content.family))
-    return {TITLES[program]: tuple(verdict) for program, verdict in found.items()}
+    return {TITLES[program]: (verdict.level, verdict.reason) for program, verdict in found.items()}
 
 
 def _on_input(content: Content) -> set[str]:

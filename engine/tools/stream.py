@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -137,7 +137,8 @@ class TensorFile:
 def as_bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes in memory, copied only where they do not lie together."""
     plain = tensor.detach().cpu().contiguous()
-    return memoryview(plain.reshape(-1).view(torch.uint8).numpy()).cast("B")
+    whole: Any = plain.reshape(-1).view(torch.uint8).numpy()
+    return memoryview(whole).cast("B")
 
 
 # Writing ---------------------------------------------------------------------------------------

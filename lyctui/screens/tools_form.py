@@ -54,7 +54,7 @@ class ToolFormScreen(Screen[None]):
 
     CSS_PATH = "../styles/wizard.tcss"
     DEFAULT_CSS = """
-    ToolFormScreen #will { height: 2; margin: 0 1; color: $dim; }
+    ToolFormScreen #will { height: auto; min-height: 2; margin: 0 1; color: $dim; }
     ToolFormScreen #start { margin: 1 0 0 2; }
     ToolFormScreen.-short #start { margin: 0 0 0 2; }
     ToolFormScreen #facts { margin-top: 1; }
@@ -210,7 +210,7 @@ class ToolFormScreen(Screen[None]):
             return [(("What will be written is shown here.", "dim"),)]
         lines: list[Line] = [((text.fit_middle(findings.writes, room), "strong"),)]
         if findings.reads:
-            lines.append(((text.fit(findings.reads, room), ""),))
+            lines += [((line, ""),) for line in text.wrap(findings.reads, room)[:2]]
         return lines
 
     def _show_problems(self) -> None:
@@ -251,7 +251,8 @@ class ToolFormScreen(Screen[None]):
     def help_text(self) -> str:
         """For the help page."""
         files = " ".join(words for _, words in self.findings.facts)
-        return "\n\n".join(part for part in (self.draft.tool.introduction, files) if part)
+        will = f"{self.findings.writes} {self.findings.reads}".strip()
+        return "\n\n".join(part for part in (self.draft.tool.introduction, files, will) if part)
 
     # answering ----------------------------------------------------------------------------
 

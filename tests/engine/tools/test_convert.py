@@ -8,8 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from engine.errors import EngineError, EnvironmentFault, NetworkFileError, UsageError
 from engine.networks.files import network_hashes, read_network
-from engine.tools.convert import convert
-from engine.tools.requests import Cancelled, ConvertRequest, RankRule
+from engine.tools.convert import convert, magnitude_axis
+from engine.tools.opened import OpenNetwork
+from engine.tools.programs import Payload, Whole, action_for
+from engine.tools.requests import PROGRAMS, Cancelled, ConvertRequest, RankRule
 from tests.engine.tools.tiny_files import CHOICES, METADATA, distance
 
 NEED_BASE = (
@@ -119,29 +121,71 @@ def test_a_dylora_gives_its_first_ranks(tiny, tmp_path):
 # Programs --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("program", ["comfyui", "a1111", "forge", "diffusers", "lycoris"])
-@pytest.mark.parametrize("kind", CHOICES)
-def test_every_network_has_a_form_for_every_program(tiny, tmp_path, kind, program):
+ACTIONS = {
+    # comfyui, a1111, forge, diffusers, lycoris
+    "lora": ("copy", "copy", "copy", "copy", "copy"),
+    "tucker": ("copy", "copy", "copy", "two-factors", "copy"),
+    "loha tucker": ("copy", "copy", "copy", "lora", "copy"),
+    "lokr low": ("copy", "copy", "copy", "lora", "copy"),
+    "lokr both": ("copy", "copy", "copy", "lora", "diff"),
+    "lokr tucker": ("plain-lokr", "copy", "plain-lokr", "lora", "diff"),
+    "glora": ("copy", "glora-old", "copy", "lora", "copy"),
+    "glora conv": ("copy", "diff", "copy", "lora", "copy"),
+    "ia3": ("diff", "diff", "diff", "lora", "diff"),
+    "diag-oft": ("copy", "copy", "diff", "lora", "copy"),
+    "oft rescaled": ("diff", "copy", "diff", "lora", "copy"),
+    "boft": ("copy", "copy", "diff", "lora", "copy"),
+    "full": ("copy", "copy", "copy", "lora", "copy"),
+    "norms": ("copy", "copy", "copy", "drop", "copy"),
+    "t-lora": ("lora", "lora", "lora", "lora", "lora"),
+    "dora input": ("copy", "copy", "copy", "lora", "diff"),
+    "dora output": ("over-base", "diff", "over-base", "vector", "copy"),
+    "doha": ("over-base", "diff", "over-base", "lora", "copy"),
+    "dokr input": ("copy", "copy", "copy", "lora", "diff"),
+}
+
+
+@pytest.mark.parametrize("kind", ACTIONS)
+def test_what_each_program_gets(tiny, kind):
+    """Of the module that asks most: a tucker convolution, a convolution of (IA)³, a norm."""
+    with OpenNetwork(tiny.network(kind)) as network:
+        modules = {module.name: module for module in network.modules}
+    wanted = "conv1" if any("conv1" in name for name in modules) else "proj_in"
+    wanted = "norm1" if kind == "norms" else wanted
+    module = next((module for name, module in modules.items() if name.endswith(wanted)), None)
+    module = module or next(iter(modules.values()))
+    shapes = module.shapes
+    axis = magnitude_axis(shapes.get("dora_scale"))
+    convolution = any(len(shape) == 4 for shape in shapes.values()) and kind != "glora"
+    payload = Payload(module.algorithm, shapes, "unet", axis, convolution)
+    found = tuple(action_for(program, payload, Whole({"unet": True})) for program in PROGRAMS)
+    assert found == ACTIONS[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "program"),
+    [
+        ("ia3", "comfyui"),
+        ("oft rescaled", "comfyui"),
+        ("lokr tucker", "forge"),
+        ("boft", "forge"),
+        ("norms", "forge"),
+        ("glora conv", "a1111"),
+        ("doha", "a1111"),
+        ("full", "diffusers"),
+        ("norms", "diffusers"),
+    ],
+)
+def test_what_a_program_gets_is_the_change(tiny, tmp_path, kind, program):
     path = tiny.network(kind)
     report = convert(request(tiny, path, tmp_path, program=program, rule=RankRule("error", 0.1)))
 
-    found = suffixes(report.output)
     wanted = tiny.changes(path)
     if program == "diffusers":
-        assert found <= {"lora_up.weight", "lora_down.weight", "alpha", "dora_scale"}
-    if program in ("comfyui", "forge"):
-        assert not found & {"lokr_t2", "on_input", "q_layer.weight", "base_q.weight"}
-        if kind in ("dora output", "doha"):
-            return  # made for what these programs compute: proven on its own
-    if program == "diffusers" and kind == "dora output":
-        return  # in PEFT's shape: proven by loading it there
-    if program == "diffusers" and kind in ("full", "norms"):
-        wanted = {name: change for name, change in wanted.items() if is_matrix(name, change)}
+        assert suffixes(report.output) == {"lora_up.weight", "lora_down.weight", "alpha"}
+        wanted = {name: change for name, change in wanted.items() if change.dim() > 1}
+    assert not suffixes(report.output) & {"on_input", "rescale", "lokr_t2"}
     assert distance(tiny.changes(report.output), wanted) < max(1.01 * report.error, 2e-6) < 0.2
-
-
-def is_matrix(name, change):
-    return change.dim() > 1 and not name.endswith(".bias")
 
 
 def test_an_output_axis_dora_is_exact_where_the_programs_divide_by_the_bases_norm(tiny, tmp_path):
