@@ -86,9 +86,7 @@ CHOICES: dict[str, Choice] = {
     "loha dora input": Choice("loha", 6, 3.0, dora="input"),
     "loha narrow dora output scalar": Choice("loha", 2, 1.0, dora="output", scalar=True),
     "lokr full dora input": Choice("lokr", "full", 1.0, factor=4, dora="input"),
-    "lokr low dora output scalar": Choice(
-        "lokr", 2, 3.0, factor=2, dora="output", scalar=True
-    ),
+    "lokr low dora output scalar": Choice("lokr", 2, 3.0, factor=2, dora="output", scalar=True),
     "dylora": Choice("dylora", 4, 2.0, block_size=2),
     "dylora single rs": Choice("dylora", 4, 2.0, block_size=1, rs_lora=True),
     "dylora all learn": Choice("dylora", 6, 2.0, block_size=3, detach_lower=False),
