@@ -40,13 +40,13 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     "glora": {"network": {"algorithm": "glora", "rank": 8, "alpha": 8}},
     "diag-oft": {
         "network": {"algorithm": "diag-oft", "rank": 16},
-        "optim": {"lr": 2e-3, "te_lr": 1e-3},
+        "optim": {"lr": 8e-3, "te_lr": 4e-3},
     },
     "boft": {
         "network": {"algorithm": "boft", "rank": 16},
-        "optim": {"lr": 2e-3, "te_lr": 1e-3},
+        "optim": {"lr": 4e-3, "te_lr": 2e-3},
     },
-    "full": {"network": {"algorithm": "full"}, "optim": {"lr": 3e-4, "te_lr": 2e-4}},
+    "full": {"network": {"algorithm": "full"}, "optim": {"lr": 1.5e-3, "te_lr": 1e-3}},
     "t-lora": {"network": {"algorithm": "t-lora", "rank": 16, "alpha": 16, "min_rank": 4}},
 }
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -23,7 +21,7 @@ from engine.networks.layout_scales import KEY as ADAPTER_METADATA
 from engine.networks.layouts import few
 from engine.networks.layouts_glora import A1, A2, old_layout
 from engine.networks.lora import DOWN
-from engine.networks.names import TEXT_ROOT, Place
+from engine.networks.names import Place
 from engine.networks.shapes import BASE_FACTORS
 from engine.tools.checkpoint import Checkpoint
 from engine.tools.checks import check
@@ -35,19 +33,22 @@ from engine.tools.forms import (
     as_lora,
     base_needed,
     copied,
-    over_base_norm,
-    plain_lokr,
-    untucked,
-    with_alpha,
-    without_alpha,
 )
-from engine.tools.naming import PEFT_SUFFIXES, Layers, key_of, namer, usual_layers
+from engine.tools.naming import Layers, key_of, namer, usual_layers
 from engine.tools.opened import OpenModule, OpenNetwork
+from engine.tools.peft_layout import (
+    Sizes,
+    for_peft,
+    magnitude_axis,
+    most_common,
+    peft_metadata,
+    with_vector,
+    without_scale,
+)
 from engine.tools.programs import (
     ACTION_NOTES,
     NOTES,
     Action,
-    Axis,
     Payload,
     Whole,
     action_for,
@@ -55,6 +56,13 @@ from engine.tools.programs import (
 from engine.tools.records import kept_metadata, trained_with, with_network, with_record
 from engine.tools.report import ReportMaker
 from engine.tools.requests import ConvertRequest, Names, Progress, RankRule, ToolReport, silent
+from engine.tools.rewritten import (
+    over_base_norm,
+    plain_lokr,
+    untucked,
+    with_alpha,
+    without_alpha,
+)
 from engine.tools.stream import DTYPES, Spool
 
 USUAL_LIMIT = 64
@@ -107,7 +115,7 @@ class _Conversion:
         """Convert module by module."""
         self._check_base()
         maker = ReportMaker("convert", self.source.left_out)
-        alphas: dict[str, tuple[int, float]] = {}
+        sizes: Sizes = {}
         for number, placed in enumerate(self.placed):
             progress(number, len(self.placed), placed.name)
             written = self._written(placed, maker)
@@ -116,7 +124,7 @@ class _Conversion:
             maker.add(placed.name, written)
             tensors = dict(written.tensors)
             if self.names == "peft":
-                tensors = _for_peft(placed.name, written, alphas)
+                tensors = for_peft(placed.name, written, sizes)
             for suffix, tensor in tensors.items():
                 spool.add(key_of(self.names, placed.name, suffix), tensor)
         if not maker.modules:
@@ -126,7 +134,7 @@ class _Conversion:
         self._file_notes(maker)
         metadata = self._metadata(maker)
         if self.names == "peft":
-            metadata[ADAPTER_METADATA] = peft_metadata(alphas, dora=_has_vectors(spool))
+            metadata[ADAPTER_METADATA] = peft_metadata(sizes, dora=maker.dora)
         size = spool.write(metadata, force=self.request.force)
         return maker.report(self.request.output, size, spool.planned.values())
 
@@ -208,7 +216,7 @@ class _Conversion:
             return None
         copied = [placed.module for placed in self.placed if self._action(placed) == "copy"]
         alphas = [float(self.source.tensors(module)[ALPHA]) for module in copied]
-        return _most(alphas) if alphas else USUAL_ALPHA
+        return most_common(alphas) if alphas else USUAL_ALPHA
 
     # One module ---------------------------------------------------------------------------
 
@@ -298,7 +306,7 @@ class _Conversion:
                 return self._old_glora(module)
             case "vector":
                 written = copied(module, self.dtype)
-                return written if self.names == "peft" else _with_vector(written)
+                return written if self.names == "peft" else with_vector(written)
             case _:
                 return copied(module, self.dtype)
 
@@ -329,7 +337,7 @@ class _Conversion:
         dtype = self.dtype or self.source.dtype
         written = copied(module, dtype)
         flat = {suffix: _matrix(tensor) for suffix, tensor in written.tensors.items()}
-        return replace(written, tensors=old_layout(_factors(flat)) | {ALPHA: flat[ALPHA]})
+        return replace(written, tensors=old_layout(without_scale(flat)) | {ALPHA: flat[ALPHA]})
 
     # The file -----------------------------------------------------------------------------
 
@@ -408,73 +416,5 @@ def _was_old(module: OpenModule) -> bool:
     return module.found.tensors[A1].key.endswith(A2)
 
 
-def magnitude_axis(shape: tuple[int, ...] | None) -> Axis:
-    """The axis of a DoRA's magnitudes, by their shape."""
-    if shape is None or len(shape) < 2:
-        return ""
-    return "output" if shape[1] == 1 and shape[0] != 1 else "input"
-
-
 def _matrix(tensor: Tensor) -> Tensor:
     return tensor.flatten(1) if tensor.dim() > 1 else tensor
-
-
-def _factors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {suffix: tensor for suffix, tensor in tensors.items() if suffix != ALPHA}
-
-
-def _for_peft(
-    name: str, written: Written, alphas: dict[str, tuple[int, float]]
-) -> dict[str, Tensor]:
-    """A LoRA's tensors without alpha, which is noted for the metadata; magnitudes in PEFT's shape."""
-    if SCALE in written.tensors:
-        if magnitude_axis(tuple(written.tensors[SCALE].shape)) == "input":
-            what = "PEFT's magnitudes belong to outputs, and these to inputs."
-            remedy = "Add --to lora or --for diffusers, with --base."
-            raise NetworkFileError(Problem(what, where=inert(name), remedy=remedy))
-        written = _with_vector(written)
-    tensors = _factors(written.tensors)
-    for suffix in tensors:
-        key_of("peft", name, suffix)
-    rank = tensors[DOWN].shape[0]
-    alphas[name] = rank, float(written.tensors.get(ALPHA, torch.tensor(float(rank))))
-    return tensors
-
-
-def _with_vector(written: Written) -> Written:
-    """Magnitudes in PEFT's shape: [out], of a convolution [1, out, 1, 1]."""
-    scale = written.tensors[SCALE].flatten()
-    if written.tensors[DOWN].dim() > 2:
-        scale = scale.view(1, -1, 1, 1)
-    return replace(written, tensors=written.tensors | {SCALE: scale})
-
-
-def _has_vectors(spool: Spool) -> bool:
-    return any(name.endswith(PEFT_SUFFIXES[SCALE]) for name in spool.planned)
-
-
-def peft_metadata(alphas: Mapping[str, tuple[int, float]], *, dora: bool) -> str:
-    """PEFT's settings of each component as diffusers stores them: ranks and alphas by path."""
-    parts: dict[str, dict[str, tuple[int, float]]] = {}
-    for name, sizes in alphas.items():
-        part, _, path = name.partition(".")
-        # transformers 5.6 dropped that level; PEFT compares ends of paths, so either model fits.
-        parts.setdefault(part, {})[path.removeprefix(TEXT_ROOT)] = sizes
-    found: dict[str, object] = {}
-    for part, own in parts.items():
-        rank = _most(rank for rank, _ in own.values())
-        alpha = _most(alpha for _, alpha in own.values())
-        settings = {
-            "r": int(rank),
-            "lora_alpha": alpha,
-            "rank_pattern": {path: r for path, (r, _) in own.items() if r != rank},
-            "alpha_pattern": {path: a for path, (_, a) in own.items() if a != alpha},
-            "target_modules": sorted(own),
-            "use_dora": dora,
-        }
-        found |= {f"{part}.{key}": value for key, value in settings.items()}
-    return json.dumps(found, sort_keys=True)
-
-
-def _most(values: Iterable[float]) -> float:
-    return Counter(values).most_common(1)[0][0]

@@ -5,7 +5,7 @@ Which path has which name comes from the tables of the engine; here they are cho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from engine.errors import NetworkFileError, Problem
@@ -100,15 +100,3 @@ def key_of(names: Names, module: str, suffix: str) -> str:
             )
         )
     return f"{module}.{PEFT_SUFFIXES[suffix]}"
-
-
-def placed_names(names: Iterable[str], layers: Layers) -> tuple[dict[str, Place], list[Problem]]:
-    """Layers of modules by name, and those that the model has not."""
-    found, problems = {}, []
-    for name in names:
-        place = layers.table.get(name)
-        if place is None:
-            problems.append(Problem("The model has no such layer.", where=inert(name)))
-        else:
-            found[name] = place
-    return found, problems

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -96,7 +97,7 @@ class OpenNetwork:
         self.left_out = found.left_out
         self.family = family_of_file(found.modules, self.metadata)
 
-    @property
+    @cached_property
     def dtype(self) -> torch.dtype:
         """Number format of most of the weights; fp32 where they are wider."""
         counted: Counter[str] = Counter()

@@ -8,7 +8,6 @@ Shape letters: O outputs, I inputs times the kernel's cells, R singular values, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -158,8 +157,3 @@ def distance(first: Pair, second: Pair) -> float:
     up_r = torch.linalg.qr(up, mode="r").R if up.shape[0] > up.shape[1] else up
     down_r = torch.linalg.qr(down.t(), mode="r").R if down.shape[1] > down.shape[0] else down.t()
     return float((up_r @ down_r.t()).norm())
-
-
-def joined(*errors: float) -> float:
-    """Of parts that are at right angles."""
-    return math.hypot(*errors)

@@ -8,8 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from engine.errors import EngineError, EnvironmentFault, NetworkFileError, UsageError
 from engine.networks.files import network_hashes, read_network
-from engine.tools.convert import convert, magnitude_axis
+from engine.tools.convert import convert
 from engine.tools.opened import OpenNetwork
+from engine.tools.peft_layout import magnitude_axis
 from engine.tools.programs import Payload, Whole, action_for
 from engine.tools.requests import PROGRAMS, Cancelled, ConvertRequest, RankRule
 from tests.engine.tools.tiny_files import CHOICES, METADATA, distance

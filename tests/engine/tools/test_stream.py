@@ -35,7 +35,7 @@ def test_the_bytes_are_those_of_safetensors(tmp_path):
     assert body[start:] == theirs[start:]
     with TensorFile(path, NetworkFileError) as file:
         assert file.header.metadata == hashes
-        assert list(file.entries) == [name for name in load_file(path)]
+        assert list(file.entries) == list(load_file(path))
         for name, tensor in TENSORS.items():
             assert torch.equal(file.read(name), tensor)
             assert (
