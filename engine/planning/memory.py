@@ -1,6 +1,6 @@
 """How much memory a run takes: an estimate, shown as a range until the first steps measure it.
 
-The formula is performance.md's first one, fitted on a published table of an RTX 4090 (SD1, batch 8,
+The formula is a first one, fitted on guide 003's table of an RTX 4090 (SD1, batch 8,
 mean error 2.5 % there); elsewhere it is a guess, and every caller says "estimate".
 """
 
@@ -59,7 +59,7 @@ class MemoryEstimate:
 
 
 def estimate_memory(question: MemoryQuestion) -> MemoryEstimate:
-    """V = context + weights + adapter and optimizer + activations (performance.md section 5)."""
+    """V = context + weights + adapter and optimizer + activations ."""
     weight_bytes = 2 if question.half else 4
     text = question.te_parameters * weight_bytes if question.te_loaded else 0
     parts = {

@@ -45,7 +45,7 @@ def _machine(filled: Filled, facts: Facts, sizes: RunSizes) -> list[str]:
 
 
 def _savings(recipe: Recipe) -> list[str]:
-    """training.md section 9's order."""
+    """What saves most for the least, first."""
     steps = []
     if not recipe.train.checkpointing:
         steps.append("switch train.checkpointing on")

@@ -1,6 +1,6 @@
 """What fits: batch, checkpointing, precision and optimizer from the memory that is free.
 
-The rows are training.md's table of VRAM classes, chosen by free memory: what others hold is not ours.
+The rows are the usual classes of cards, chosen by free memory: what others hold is not ours.
 """
 
 from __future__ import annotations

@@ -452,7 +452,7 @@ def sd15(**changes) -> ModelFacts:
 
 @pytest.mark.parametrize(
     ("rank", "te_lr", "megabytes"),
-    # training.md section 8: fp16 files of SD1 by rank, with and without the text encoder.
+    # Published sizes: fp16 files of SD1 by rank, with and without the text encoder.
     [(4, 5e-5, 4.7), (16, 5e-5, 18.9), (32, 5e-5, 37.7), (128, 5e-5, 151), (16, 0.0, 13.6)],
 )
 def test_the_file_is_as_large_as_the_table_says(rank, te_lr, megabytes):

@@ -92,7 +92,7 @@ def test_what_the_guides_say_and_where_they_err(path, wanted):
 
 
 CORRECTIONS = {
-    # training.md's list: what a guide claims, and the words that set it right.
+    # What a guide claims, and the words that set it right.
     "data.buckets": ("004", "in truth it is cropped"),
     "data.cache_latents": ("001", "neither uses GPU memory"),
     "data.folder": ("001", "calls WebP files unusable; they are not"),
