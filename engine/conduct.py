@@ -203,7 +203,8 @@ def _painter(
 ) -> Callable[[Sequence[str]], list[Image.Image]]:
     def paint_prompts(texts: Sequence[str]) -> list[Image.Image]:
         prompts = parse_prompts(texts)
-        return paint(
+        network = training.network
+        pictures = paint(
             training.model,
             prompts,
             steps=recipe.sample.steps,
@@ -214,7 +215,10 @@ def _painter(
             clip_skip=training.clip_skip,
             negative="",
             on_picture=lambda done: progress("scoring", done, len(prompts)),
+            at_timestep=lambda timestep: network.at_timesteps(timestep.reshape(1)),
         )
+        network.at_timesteps(None)
+        return pictures
 
     return paint_prompts
 

@@ -151,7 +151,7 @@ class Outputs:
         self._check_room(sum(tensor.nbytes for tensor in tensors.values()))
         write_network(path, tensors, self._metadata(place))
         verify_network(path, tensors)
-        if final and not any(bool(tensor.any()) for tensor in _learnt(tensors)):
+        if final and training.network.changes_nothing():
             self._emit(Warned("Every weight of the finished file is 0: nothing was learnt."))
         self._list(path, place, final)
         self._emit(
@@ -279,10 +279,3 @@ _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 def _every(number: int, interval: int) -> bool:
     return interval > 0 and number > 0 and number % interval == 0
-
-
-def _learnt(tensors: dict[str, torch.Tensor]) -> list[torch.Tensor]:
-    """Tensors that start at zero in every algorithm: one of them must move for a change to exist."""
-    starts = (".lora_up.weight", ".lokr_w2", ".lokr_w2_b")
-    found = [tensor for name, tensor in tensors.items() if name.endswith(starts)]
-    return found or list(tensors.values())

@@ -106,6 +106,8 @@ def train_step(training: Training, plan: StepPlan, place: Place) -> PendingStep:
         training.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
         first += len(batch_plan.items)
+    # Not before backward, which may repeat the pass; what comes next stands at other timesteps.
+    training.network.at_timesteps(None)
     grad_norm = _update(training, total, plan, place)
     if training.max_norm > 0:
         training.network.apply_max_norm(training.max_norm)

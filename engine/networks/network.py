@@ -109,6 +109,16 @@ class Network:
         """Number of trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters(component))
 
+    @torch.no_grad()
+    def changes_nothing(self) -> bool:
+        """Whether every change is zero still; looks no further than the first that is not."""
+        return not any(
+            bool(change.any())
+            for adapter in self.adapters.values()
+            for change in (adapter.delta(), adapter.bias_delta())
+            if change is not None
+        )
+
     def penalty(self) -> Tensor | None:
         """Sum of what the algorithms ask to be added to the loss, or None."""
         terms = [

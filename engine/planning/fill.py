@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from engine.errors import NetworkFileError
+from engine.errors import NetworkFileError, RecipeError
 from engine.hardware import Device, choose_device
+from engine.networks.presets import Preset, preset_of
 from engine.planning import proposals
 from engine.planning.base import BaseSize, base_size
 from engine.planning.facts import Facts
-from engine.planning.rules import trained_components
+from engine.planning.rules import layer_choice, trained_components
 from engine.planning.start import start_content, start_values
 from engine.runs import default_runs_folder
 from engine.settings import Recipe
@@ -283,13 +284,11 @@ def _optim(filler: _Filler) -> None:
     else:
         filler.fill("optim.lr", 1e-4, "default", "guides 000 and 002")
     lr = filler.recipe.optim.lr
-    network = filler.recipe.network
-    # A person's own choice of layers may hold any part.
-    targets = network.targets if network.targets_file is None else ""
-    if targets == "te-only":
+    preset = _layers_chosen(filler.recipe)
+    if preset is not None and not preset.unet:
         filler.fill("optim.unet_lr", 0.0, "default", "the layers chosen are the text encoder's")
     filler.fill("optim.unet_lr", lr, "default", "the learning rate")
-    if targets.startswith("unet"):
+    if preset is not None and not preset.text:
         filler.fill("optim.te_lr", 0.0, "default", "the layers chosen are the U-Net's")
     elif filler.adaptive:
         filler.fill("optim.te_lr", lr, "default", "Prodigy needs one rate for all parts")
@@ -302,6 +301,14 @@ def _optim(filler: _Filler) -> None:
         warmup = 0.0 if filler.adaptive else 10.0
         why = "Prodigy begins slowly by itself" if filler.adaptive else "guide 004"
         filler.fill("schedule.warmup_percent", warmup, "default", why)
+
+
+def _layers_chosen(recipe: Recipe) -> Preset | None:
+    """What the choice of layers takes; None where a person's own file is wrong, which the plan tells."""
+    try:
+        return preset_of(layer_choice(recipe.network))
+    except RecipeError:
+        return None
 
 
 def _train(filler: _Filler) -> None:
