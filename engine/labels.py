@@ -11,7 +11,7 @@ from engine import __version__
 from engine.data.captions import split_tags
 from engine.networks.metadata import NetworkFacts, network_metadata
 from engine.runs import START_PREFIX
-from engine.settings.network import asked
+from engine.settings.network import NetworkSection, asked
 from engine.settings.toml import portable
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def _network_keys(recipe: Recipe) -> dict[str, Any]:
     """Kind and size of the network."""
     network = recipe.network
     return {
-        "network_module": "networks.lora" if network.algorithm == "lora" else "lycoris.kohya",
-        "network_dim": asked(network, "rank"),
+        "network_module": "networks.lora" if _is_plain_lora(network) else "lycoris.kohya",
+        "network_dim": FULL_DIM if asked(network, "rank") == "full" else asked(network, "rank"),
         "network_alpha": asked(network, "alpha"),
         "network_dropout": asked(network, "dropout"),
         "network_args": _network_args(recipe),
@@ -176,6 +176,17 @@ def _data_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
     }
 
 
+def _is_plain_lora(network: NetworkSection) -> bool:
+    """Whether kohya's own module could have written the file."""
+    beyond = (asked(network, "tucker"), asked(network, "scalar"), network.train_norm)
+    dora = asked(network, "dora", "off") != "off"
+    return network.algorithm == "lora" and not (any(beyond) or dora or network.overrides)
+
+
+FULL_DIM = 100000
+"""How LyCORIS writes that the rank of a LoKr does not limit it; readers expect a number."""
+THEIR_NAMES = {"t-lora": "tlora"}
+"""Algorithms that LyCORIS spells otherwise."""
 NETWORK_ARGS = {
     "conv_dim": "conv_rank",
     "conv_alpha": "conv_alpha",
@@ -189,7 +200,12 @@ NETWORK_ARGS = {
     "constraint": "constraint",
     "rescaled": "rescaled",
     "train_on_input": "train_on_input",
+    "detach_lower": "detach_lower",
     "sig_type": "sig_type",
+    "use_data_init": "use_data_init",
+    "min_rank": "min_rank",
+    "mask_alpha": "mask_alpha",
+    "orthogonality": "orthogonality",
     "dropout": "dropout",
     "rank_dropout": "rank_dropout",
     "module_dropout": "module_dropout",
@@ -200,11 +216,18 @@ NETWORK_ARGS = {
 def _network_args(recipe: Recipe) -> dict[str, str]:
     """Options of the network beyond rank and alpha, by the names of LyCORIS."""
     network = recipe.network
-    args = {"algo": network.algorithm, "preset": network.targets, "train_norm": network.train_norm}
+    algorithm = THEIR_NAMES.get(network.algorithm, network.algorithm)
+    preset = network.targets if network.targets_file is None else network.targets_file.name
+    args = {"algo": algorithm, "preset": preset, "train_norm": network.train_norm}
     args |= {theirs: asked(network, ours) for theirs, ours in NETWORK_ARGS.items()}
     if asked(network, "dora", "off") != "off":
         args |= {"dora_wd": True, "wd_on_output": asked(network, "dora") == "output"}
-    return {key: str(value) for key, value in args.items() if value not in (None, False, 0.0)}
+    # A rank of 0 switches convolutions off; any other zero is what would be there anyway.
+    return {
+        key: str(value)
+        for key, value in args.items()
+        if value is not None and (key == "conv_dim" or value not in (False, 0.0))
+    }
 
 
 def _folders(found: Survey, *, reg: bool) -> dict[str, dict[str, int]]:
