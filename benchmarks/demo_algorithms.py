@@ -28,7 +28,10 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
         "network": {"algorithm": "loha", "rank": 8, "alpha": 8},
         "optim": {"lr": 4e-3, "te_lr": 2e-3},
     },
-    "lokr": {"network": {"algorithm": "lokr", "rank": "full", "factor": 4}},
+    "lokr": {
+        "network": {"algorithm": "lokr", "rank": "full", "factor": 4},
+        "optim": {"lr": 8e-3, "te_lr": 4e-3},
+    },
     "ia3": {
         "network": {"algorithm": "ia3", "targets": "full"},
         "optim": {"lr": 2e-2, "te_lr": 2e-2},

@@ -18,6 +18,7 @@ from engine.data.survey import Item, survey
 from engine.errors import EngineError, ModelError, Problem, RecipeError
 from engine.hardware import Device, Hardware, read_hardware
 from engine.models.detect import ModelFacts, inspect_model, settle_choice
+from engine.networks.consumers import TITLES, Consumer, Verdict
 from engine.planning.facts import Facts
 from engine.planning.fill import Filled, Origin, fill, setting_paths
 from engine.planning.memory import MemoryEstimate
@@ -134,9 +135,18 @@ class Plan:
             },
             "disk_bytes": self.sizes.disk_bytes,
             "file_bytes": self.sizes.file_bytes,
+            **_readers(self.sizes.network.readers),
             "notices": list(self.notices),
             "origins": {path: origin.to_dict() for path, origin in self.filled.origins.items()},
         }
+
+
+def _readers(found: Mapping[Consumer, Verdict]) -> dict[str, Any]:
+    """As `info --json` says it of a file."""
+    return {
+        "loads_in": [TITLES[one] for one, verdict in found.items() if verdict.level == "yes"],
+        "readers": {TITLES[one]: verdict._asdict() for one, verdict in found.items()},
+    }
 
 
 def _image(item: Item, placement: Placement | None) -> dict[str, Any]:
@@ -215,7 +225,12 @@ def plan_filled(filled: Filled, facts: Facts) -> Plan:
         sizes=sizes,
         findings=(*survey_findings, *findings),
         notices=(*rounding, *notices_of(filled, facts, order, per_epoch, sizes)),
-        problems=(*problems, *_prompt_problems(recipe), *start_problems(recipe)),
+        problems=(
+            *problems,
+            *sizes.network.problems,
+            *_prompt_problems(recipe),
+            *start_problems(recipe),
+        ),
         model_problems=_model_problems(recipe, facts),
     )
 

@@ -75,7 +75,7 @@ def start(
     plain: Plain = False,
     theme: Theme = None,
 ) -> None:
-    """From a folder of pictures to a LoRA file, in a terminal. Without a verb: the wizard."""
+    """From a folder of pictures to a LoRA or LyCORIS file. Without a verb: the wizard."""
     if version:
         from lyctui.verbs.output import say
 

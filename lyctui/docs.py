@@ -5,10 +5,15 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from engine.settings.walk import Setting, sections, settings
+from engine.settings.ask import Section
+from engine.settings.data import Folder
+from engine.settings.network import Override
+from engine.settings.walk import Kind, Setting, entry_settings, sections, settings
 from lyctui.guides import guides
 from lyctui.presets import list_presets
 
+ENTRIES: dict[Kind, type[Section]] = {"folders": Folder, "overrides": Override}
+"""Settings that are lists of tables, and what each table holds."""
 HEAD = """# Settings
 
 Every setting of a recipe. This page is generated from the declarations in `engine/settings`, the
@@ -29,7 +34,7 @@ def settings_page() -> str:
         parts.append(f"## [{name}]\n\n{words}\n")
         rows = [row for row in settings() if row.section == name]
         parts.append(_table(rows))
-        parts += [_explanation(row) for row in rows if row.path in guides()]
+        parts += [_more(row) for row in rows if row.path in guides() or row.kind in ENTRIES]
     return "\n".join(parts)
 
 
@@ -52,8 +57,27 @@ def _table(rows: list[Setting]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _explanation(row: Setting) -> str:
-    return f"### {row.path}\n\n{guides()[row.path].text}\n"
+def _more(row: Setting) -> str:
+    """What a line of the table does not hold: the explanation, and the keys of an entry."""
+    parts = [f"### {row.path}\n"]
+    if row.path in guides():
+        parts.append(f"{guides()[row.path].text}\n")
+    if row.kind in ENTRIES:
+        parts.append(
+            f"Each entry is a table, `[[{row.path}]]` in a recipe file, with these keys:\n"
+        )
+        parts.append(_entry_table(entry_settings(ENTRIES[row.kind])))
+    return "\n".join(parts)
+
+
+def _entry_table(rows: tuple[Setting, ...]) -> str:
+    lines = ["| key | type | default | what it is |", "|---|---|---|---|"]
+    for row in rows:
+        needed = row.default is None and not row.nullable
+        default = "must be given" if needed else row.default_text
+        cells = (f"`{row.key}`", row.type, default, row.help)
+        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+    return "\n".join([*lines, ""])
 
 
 def _cell(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,12 @@ from lyctui.draft import Draft, draft_from_recipe
 from lyctui.fields import algorithms
 
 if TYPE_CHECKING:
-    from engine.networks.content import Module
+    from engine.networks.content import Content
 
 OF_THE_OLD_RUN = {
     "model": ("path", "vae"),
     "data": ("folder", "reg_folder"),
-    "network": ("weights",),
+    "network": ("weights", "targets_file"),
     "train": ("seed", "device", "threads"),
     "save": ("copy_to",),
 }
@@ -45,53 +45,59 @@ def read_network_facts(path: Path) -> NetworkFacts:
     content = read_content(path)
     if content.foreign is not None:
         raise NetworkFileError(content.foreign)
-    known = [name for name in content.algorithms if name in algorithms()]
-    if not known:
+    main = content.main
+    if main not in algorithms():
         what = f"It holds no network of a kind that is trained here ({', '.join(algorithms())})."
         raise NetworkFileError(Problem(what, where=str(path), remedy="Choose another file."))
     answers = answers_in(content.header.metadata)
-    answers.setdefault("network", {}).update(
-        _network_of(content.modules, known[0]), weights=str(path)
-    )
-    rank = answers["network"].get("rank")
-    size = f", rank {rank}" if rank is not None else ", several ranks"
+    network = _network_of(content, answers.pop("network", {}))
+    answers["network"] = {**network, "weights": str(path)}
     told = "" if answers.get("data") else "; it carries no recipe, so the rest takes its defaults"
-    words = f"{answers['network']['algorithm']}{size}, {len(content.modules)} layers{told}"
+    layers = f"{len(content.modules)} layers"
+    words = f"{network['algorithm']}{_size_words(content, network)}, {layers}{told}"
     base = content.header.metadata.get("ss_sd_model_name", "")
     return NetworkFacts(path, words, base=base, answers=answers)
 
 
-def _network_of(modules: Sequence[Module], algorithm: str) -> dict[str, Any]:
-    """Algorithm, rank and alpha as the tensors have them; a rank that differs between layers is left out."""
-    plain = [module for module in modules if not module.spatial] or list(modules)
-    spatial = [module for module in modules if module.spatial]
-    if algorithm == "lora" and spatial:
-        algorithm = "locon"
-    found: dict[str, Any] = {"algorithm": algorithm}
-    ranks = {module.rank for module in plain}
-    alphas = {module.alpha for module in plain if module.rank is not None}
-    if len(ranks) == 1:
-        rank = ranks.pop()
-        if rank is not None or algorithm == "lokr":
-            found["rank"] = "full" if rank is None else rank
-    if len(alphas) == 1 and (alpha := alphas.pop()) is not None:
-        found["alpha"] = alpha
-    return found
+def _network_of(content: Content, carried: Mapping[str, Any]) -> dict[str, Any]:
+    """The network as the tensors have it, with what the recipe in the file says of training it."""
+    from engine.networks.presets import PRESETS
+    from engine.planning.start import COMPARED, start_options, start_values
+    from engine.settings.walk import setting
+
+    values = start_values(content) | start_options(content)
+    if carried.get("overrides") and carried.get("targets") in PRESETS:
+        # They were written for that choice of layers.
+        values["targets"] = carried["targets"]
+    kept = {
+        key: value
+        for key, value in carried.items()
+        if key not in COMPARED and setting(f"network.{key}", values["algorithm"]) is not None
+    }
+    return kept | values
+
+
+def _size_words(content: Content, network: Mapping[str, Any]) -> str:
+    """The rank, where the kind of network has one."""
+    if "rank" not in network:
+        return ""
+    ranks = {module.rank for module in content.modules if not module.spatial} - {None}
+    return ", several ranks" if len(ranks) > 1 else f", rank {network['rank']}"
 
 
 def answers_in(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """Answers of the run that wrote a file of ours, without what belongs to that run alone."""
     from engine.networks.metadata import recipe_in
 
-    answers: dict[str, Any] = dict(recipe_in(metadata))
-    for section in ("run", "version"):
-        answers.pop(section, None)
+    recipe = recipe_in(metadata)
+    answers = {name: dict(part) for name, part in recipe.items() if isinstance(part, dict)}
+    answers.pop("run", None)
+    network = answers.get("network", {})
+    if network.get("targets_file"):
+        network.pop("overrides", None)  # what they are for is told by that file alone
     for section, keys in OF_THE_OLD_RUN.items():
         for key in keys:
             answers.get(section, {}).pop(key, None)
-    network = answers.get("network", {})
-    for key in ("rank", "alpha", "algorithm"):
-        network.pop(key, None)
     return answers
 
 

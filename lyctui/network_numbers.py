@@ -152,7 +152,7 @@ def _numbers(filled: Filled, wizard: Wizard) -> Outcome:
         file_bytes=file_bytes(tensors, recipe.save.precision),
         exact=base.architecture is not None,
         memory_bytes=memory.total,
-        parameters=parameter_count(tensors, scalar=choice.scalar),
+        parameters=parameter_count(planned),
         modules=tuple((PARTS.get(part, part), count) for part, count in counts.items()),
         left_out=_left_out(every, trained, planned, choice),
         speed=speed_of(choice, convolutions=any(spans(layer.kernel) for layer, _ in planned)),

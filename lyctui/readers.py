@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from engine.networks.choice import Choice
-from engine.networks.consumers import BADNESS, Consumer, Level, attention_of, parts_of
-from engine.networks.consumers import readers as verdicts
-from engine.networks.names import name_of
+from engine.networks.consumers import BADNESS, Consumer, Level, Verdict
 from engine.networks.presets import LayerLike
+from engine.planning.network import planned_readers
 
 LETTERS: dict[str, Consumer] = {
     "C": "comfyui",
@@ -18,7 +17,16 @@ LETTERS: dict[str, Consumer] = {
     "D": "diffusers",
     "L": "lycoris",
 }
-PROGRAMS = {"C": "ComfyUI", "A": "A1111", "F": "Forge", "D": "diffusers", "L": "LyCORIS"}
+"""The programs that have a column in a table."""
+EVERY: dict[str, Consumer] = LETTERS | {"K": "kohya"}
+PROGRAMS = {
+    "C": "ComfyUI",
+    "A": "A1111",
+    "F": "Forge",
+    "D": "diffusers",
+    "L": "LyCORIS",
+    "K": "kohya's lora.py",
+}
 LEGEND = "C ComfyUI  A A1111  F Forge  D diffusers  L LyCORIS   small: in part"
 
 
@@ -47,19 +55,24 @@ def readings(
     planned: Iterable[tuple[LayerLike, Choice]],
     family: str,
 ) -> tuple[Reading, ...]:
-    """Every program's verdict on a planned network, from its tensors' names and shapes."""
-    modules: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, shape in tensors.items():
-        name, _, suffix = key.partition(".")
-        modules.setdefault(name, {})[suffix] = shape
-    on_input = {
-        name_of(layer.component, layer.path) for layer, own in planned if own.train_on_input
-    }
-    found = verdicts(parts_of(modules, on_input=on_input), attention_of(modules, family))
+    """The verdicts of a table's row on a planned network, from its tensors' names and shapes."""
+    return _readings(planned_readers(tensors, planned, family), LETTERS)
+
+
+def _readings(
+    found: Mapping[Consumer, Verdict], letters: Mapping[str, Consumer]
+) -> tuple[Reading, ...]:
     return tuple(
         Reading(letter, found[consumer].level, found[consumer].reason)
-        for letter, consumer in LETTERS.items()
+        for letter, consumer in letters.items()
     )
+
+
+def loading_words(found: Mapping[Consumer, Verdict]) -> str:
+    """Who loads a planned file, and what those do that read only a part of it."""
+    every = _readings(found, EVERY)
+    partly = limits(one for one in every if one.level == "partly")
+    return " ".join([f"{loads_in(every)}.", *partly])
 
 
 def loads_in(found: Iterable[Reading]) -> str:

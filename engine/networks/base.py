@@ -240,7 +240,9 @@ class Adapter(nn.Module, ABC):
         }
         size = cls.written_size(cls.read_size(layer, weights).rank, kernel_of(layer), choice)
         fixed = cls.fresh_fixed(name, layer, weights, choice)
-        scalar = torch.zeros((), device=weight.device) if choice.scalar else None
+        # Norms stand in networks with a scalar, and have no factor that could take one.
+        with_scalar = choice.scalar and bool(cls.scalar_goes_into)
+        scalar = torch.zeros((), device=weight.device) if with_scalar else None
         made = cls(name, layer, weights, size, setup, scalar=scalar, fixed=fixed)
         made.adopt(choice)
         return made

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from engine.errors import NetworkFileError, Problem
+from engine.networks.forms import forms_of
 from engine.networks.headers import Header, read_header, read_scalars
 from engine.networks.kinds import RANK_FROM, algorithm_of, foreign_kind
 from engine.networks.layout_family import family_of_file, untrained_family
@@ -23,9 +25,19 @@ from engine.networks.layouts import (
     sort_out,
     unknown_module,
 )
+from engine.networks.told import NORM
+from engine.networks.told import recipe_differences as recipe_differences
 
 NO_KERNEL = frozenset({"oft_blocks", "lambda_layer"})
 """Tensors whose further axes are no kernel."""
+WITHOUT_KERNEL = frozenset({"loha", "lokr", "diag-oft", "boft", "ia3"})
+"""Algorithms whose tensors may not show a kernel; then the name tells."""
+SPATIAL_NAME = re.compile(
+    r".*_(conv|conv1|conv2|in_layers_2|out_layers_3|op)|lora_unet_(conv_in|conv_out)"
+    r"|lora_unet_(input_blocks_0_0|out_2)"
+)
+"""Convolutions beyond one pixel, in the words of diffusers and of the original layout."""
+ON_INPUT = "on_input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,8 @@ class Module:
     alpha: float | None
     spatial: bool
     """Whether it is a convolution beyond one pixel."""
+    forms: Mapping[str, frozenset[Any]] = field(default_factory=dict)
+    """Other settings that its tensors tell, each with every value that makes these tensors."""
 
     @property
     def scale(self) -> float:
@@ -72,6 +86,11 @@ class Content:
         counted = Counter(module.algorithm for module in self.modules)
         return tuple(name for name, _ in counted.most_common())
 
+    @property
+    def main(self) -> str | None:
+        """The most frequent algorithm; norms go along with one and are none."""
+        return next((name for name in self.algorithms if name != NORM), None)
+
     def component(self, prefix: str) -> int:
         """Modules whose name begins so."""
         return sum(module.name.startswith(prefix) for module in self.modules)
@@ -87,9 +106,9 @@ def read_content(path: Path) -> Content:
     if foreign is not None:
         return Content(header, foreign, ())
     found = sort_out(header.shapes, header.metadata)
-    alphas = _alphas(header, found)
+    alphas, flags = _alphas(header, found), _flags(header, found)
     modules = tuple(
-        _module(module, algorithm, alphas[module.spelled])
+        _module(module, algorithm, alphas[module.spelled], flags.get(module.spelled))
         for module in found.modules
         if (algorithm := algorithm_of(module.shapes)) is not None
     )
@@ -140,47 +159,28 @@ def _alphas(header: Header, found: Sorted) -> dict[str, float | None]:
     return alphas
 
 
-def _module(module: Found, algorithm: str, alpha: float | None) -> Module:
+def _flags(header: Header, found: Sorted) -> dict[str, bool]:
+    """Of each module that says so, whether inputs are scaled."""
+    keys = {
+        module.spelled: module.tensors[ON_INPUT].key
+        for module in found.modules
+        if ON_INPUT in module.tensors
+    }
+    values = read_scalars(header, keys.values())
+    return {spelled: bool(values[key]) for spelled, key in keys.items() if key in values}
+
+
+def _module(module: Found, algorithm: str, alpha: float | None, on_input: bool | None) -> Module:
     shapes = module.shapes
     rank = next((shapes[key][0] for key in RANK_FROM if shapes.get(key)), None)
     kernels = (shape[2:] for suffix, shape in shapes.items() if suffix not in NO_KERNEL)
+    named = algorithm in WITHOUT_KERNEL and SPATIAL_NAME.fullmatch(module.name) is not None
+    spatial = named or any(math.prod(kernel) > 1 for kernel in kernels)
     return Module(
         name=module.name,
         algorithm=algorithm,
         rank=rank or None,
         alpha=alpha,
-        spatial=any(math.prod(kernel) > 1 for kernel in kernels),
+        spatial=spatial,
+        forms=forms_of(algorithm, shapes, spatial=spatial, on_input=on_input),
     )
-
-
-def recipe_differences(content: Content, typed: Mapping[str, Any]) -> list[Problem]:
-    """Typed network answers that the file contradicts, each with the file's value as remedy.
-
-    `typed` holds what the user gave of algorithm, rank and alpha; what is not in it is not compared.
-    """
-    own = [module for module in content.modules if not module.spatial] or list(content.modules)
-    ranks = {module.rank for module in own if module.rank is not None}
-    alphas = {
-        module.alpha for module in own if module.alpha is not None and module.rank is not None
-    }
-    of_file: dict[str, set[Any]] = {"algorithm": set(content.algorithms)}
-    of_file["rank"] = set(ranks) if ranks else {"full"}
-    of_file["alpha"] = set(alphas)
-    problems = []
-    for key, values in of_file.items():
-        value = typed.get(key)
-        value = "lora" if value == "locon" else value
-        if value is None or not values or value in values:
-            continue
-        if key == "alpha" and any(abs(value - other) <= 1e-4 * abs(other) for other in values):
-            continue
-        listed = " or ".join(str(item) for item in sorted(values, key=str))
-        problems.append(
-            Problem(
-                f"The file has {key} {listed}, the recipe {value}.",
-                where=str(content.header.path),
-                path=f"network.{key}",
-                remedy=f"Set network.{key} to {listed}, or leave it out.",
-            )
-        )
-    return problems

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from engine.errors import NetworkFileError, Problem, RecipeError
+from engine.errors import NetworkFileError, Problem
 from engine.networks.base import Adapter, Setup
 from engine.networks.choice import Choice, Dropouts
 from engine.networks.dropout import Moment
 from engine.networks.maxnorm import NormReport, scale_weight_norms
 from engine.networks.names import name_of
+from engine.networks.option_checks import check_options
 from engine.networks.overrides import resolve
-from engine.networks.shapes import KEPT_EXACT, Shapes, shapes_of
+from engine.networks.shapes import KEPT_EXACT, with_shapes
 from engine.networks.table import create
-from engine.networks.targets import RealLayer, real_layers, why_skipped
+from engine.networks.targets import real_layers, why_skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,8 +185,8 @@ def build(components: Mapping[str, nn.Module], choice: Choice, *, seed: int) -> 
     chosen = resolve(real_layers(components), choice)
     reasons = {layer.path: why_skipped(layer) for layer, _ in chosen}
     skipped = [f"{path} is left out: {why}" for path, why in reasons.items() if why is not None]
-    planned = _planned([(layer, own) for layer, own in chosen if reasons[layer.path] is None])
-    skipped += _check_options(planned, choice)
+    planned = with_shapes((layer, own) for layer, own in chosen if reasons[layer.path] is None)
+    skipped += check_options(planned, choice)
     setup = Setup(Moment(seed), choice.dropouts)
     members = [
         Member(
@@ -196,63 +197,6 @@ def build(components: Mapping[str, nn.Module], choice: Choice, *, seed: int) -> 
         for layer, own, shapes in planned
     ]
     return Network(members, setup.moment, skipped)
-
-
-Planned = tuple[RealLayer, Choice, Shapes]
-
-
-def _planned(chosen: Iterable[tuple[RealLayer, Choice]]) -> list[Planned]:
-    """Each layer with its shapes; raises RecipeError with every layer that has none."""
-    planned: list[Planned] = []
-    problems: list[Problem] = []
-    for layer, own in chosen:
-        try:
-            planned.append((layer, own, shapes_of(layer, own)))
-        except RecipeError as error:
-            # One option that fits no layer is told once.
-            problems += [one for one in error.problems if one not in problems]
-    if problems:
-        raise RecipeError(*problems)
-    return planned
-
-
-def _check_options(planned: Collection[Planned], choice: Choice) -> list[str]:
-    """Options that do not fit some modules: errors, or notes where the rest is served."""
-    whole = [layer.path for layer, _, shapes in planned if _both_whole(shapes)]
-    if not whole:
-        return []
-    problems: list[Problem] = []
-    named = ", ".join(whole[:3]) + (f" and {len(whole) - 3} more" if len(whole) > 3 else "")
-    if choice.rs_lora:
-        problems.append(
-            Problem(
-                f"Where both factors are full the scale is 1: {len(whole)} modules.",
-                where=named,
-                path="network.rs_lora",
-                remedy="Switch it off, or choose a smaller rank.",
-            )
-        )
-    if choice.dropouts.rank > 0 and len(whole) == len(planned):
-        problems.append(
-            Problem(
-                "There is no rank to drop: both factors are full in every module.",
-                path="network.rank_dropout",
-                remedy="Set it to 0, or choose a smaller rank.",
-            )
-        )
-    if problems:
-        raise RecipeError(*problems)
-    if choice.dropouts.rank > 0:
-        return [
-            f"rank_dropout does not apply to {len(whole)} modules, both factors are full: {named}"
-        ]
-    if choice.rank != "full":
-        return [f"the rank no longer limits {len(whole)} modules, both factors are full: {named}"]
-    return []
-
-
-def _both_whole(shapes: Shapes) -> bool:
-    return "lokr_w1" in shapes and "lokr_w2" in shapes
 
 
 def from_file(

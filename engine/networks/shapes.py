@@ -20,8 +20,9 @@ from engine.networks.factors import (
     smallest_butterfly,
 )
 from engine.networks.names import name_of
+from engine.networks.override_checks import APPLIES
 from engine.networks.overrides import resolve
-from engine.networks.presets import LayerLike
+from engine.networks.presets import Layer, LayerLike
 
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
@@ -47,6 +48,7 @@ KEPT_EXACT = (
 """Written as they are whatever the save precision: fp32, and int64 where they are flags."""
 WITH_DORA = frozenset({"lora", "locon", "loha", "lokr"})
 WITHOUT_ALPHA = frozenset({"ia3", "full", "norm"})
+WITH_SCALAR = frozenset(name for name, options in APPLIES.items() if "scalar" in options)
 
 
 def lora_shapes(layer: LayerLike, choice: Choice) -> Shapes:
@@ -260,39 +262,54 @@ def planned_layers(
     return resolve(layers, choice)
 
 
-def planned_tensors(layers: Iterable[LayerLike], choice: Choice) -> dict[str, Shape]:
-    """Every tensor of the network's file with its shape; alpha has the shape ().
-
-    Raises RecipeError with every layer that the choice does not fit.
-    """
-    planned: dict[str, Shape] = {}
+def with_shapes(chosen: Iterable[tuple[Layer, Choice]]) -> list[tuple[Layer, Choice, Shapes]]:
+    """Each layer with its shapes; raises RecipeError with every layer that has none."""
+    planned: list[tuple[Layer, Choice, Shapes]] = []
     problems: list[Problem] = []
-    for layer, own in planned_layers(layers, choice):
-        name = name_of(layer.component, layer.path)
+    for layer, own in chosen:
         try:
-            shapes = shapes_of(layer, own)
+            planned.append((layer, own, shapes_of(layer, own)))
         except RecipeError as error:
+            # One option that fits no layer is told once.
             problems += [one for one in error.problems if one not in problems]
-            continue
-        for suffix, shape in shapes.items():
-            planned[f"{name}.{suffix}"] = shape
-        if own.algorithm not in WITHOUT_ALPHA:
-            planned[f"{name}.alpha"] = ()
     if problems:
         raise RecipeError(*problems)
     return planned
 
 
-def module_count(tensors: Iterable[str]) -> int:
-    """Modules of a network, from the names of its tensors."""
-    return len({name.partition(".")[0] for name in tensors})
+def planned_tensors(layers: Iterable[LayerLike], choice: Choice) -> dict[str, Shape]:
+    """Every tensor of the network's file with its shape; alpha has the shape ().
+
+    Raises RecipeError with every layer that the choice does not fit.
+    """
+    return tensors_of(with_shapes(planned_layers(layers, choice)))
 
 
-def parameter_count(tensors: Mapping[str, Shape], *, scalar: bool = False) -> int:
-    """Numbers that are trained; a trainable scalar is one more for each module that has a scale."""
-    weights = sum(math.prod(shape) for name, shape in tensors.items() if _is_trained(_suffix(name)))
-    modules = sum(1 for name in tensors if _suffix(name) == "alpha")
-    return weights + (modules if scalar else 0)
+def tensors_of(planned: Iterable[tuple[LayerLike, Choice, Shapes]]) -> dict[str, Shape]:
+    """Tensor name to shape, from layers with their shapes."""
+    tensors: dict[str, Shape] = {}
+    for layer, own, shapes in planned:
+        name = name_of(layer.component, layer.path)
+        tensors |= {f"{name}.{suffix}": shape for suffix, shape in shapes.items()}
+        if own.algorithm not in WITHOUT_ALPHA:
+            tensors[f"{name}.alpha"] = ()
+    return tensors
+
+
+def parameter_count(planned: Iterable[tuple[LayerLike, Choice]]) -> int:
+    """Numbers that are trained in these layers, a trainable scalar of a module among them.
+
+    Raises RecipeError where a choice does not fit its layer.
+    """
+    return sum(
+        sum(
+            math.prod(shape)
+            for suffix, shape in shapes_of(layer, own).items()
+            if suffix not in FIXED
+        )
+        + (own.scalar and own.algorithm in WITH_SCALAR)
+        for layer, own in planned
+    )
 
 
 def file_bytes(
@@ -315,10 +332,6 @@ def file_bytes(
 
 def _suffix(name: str) -> str:
     return name.partition(".")[2]
-
-
-def _is_trained(suffix: str) -> bool:
-    return suffix != "alpha" and suffix not in FIXED
 
 
 def _width(suffix: str, precision: str) -> int:

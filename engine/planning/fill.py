@@ -16,7 +16,7 @@ from engine.planning import proposals
 from engine.planning.base import BaseSize, base_size
 from engine.planning.facts import Facts
 from engine.planning.rules import layer_choice, trained_components
-from engine.planning.start import start_content, start_values
+from engine.planning.start import COMPARED, start_content, start_options, start_values
 from engine.runs import default_runs_folder
 from engine.settings import Recipe
 from engine.settings.network import asked
@@ -192,13 +192,26 @@ def _start(filler: _Filler) -> None:
     weights = filler.recipe.network.weights
     if weights is None:
         return
+    chosen = filler.recipe.network.algorithm if filler.typed("network.algorithm") else None
     try:
-        values = start_values(start_content(weights))
+        content = start_content(weights)
+        values = start_values(content, chosen) | start_options(content, chosen)
     except NetworkFileError:
         return  # the plan says what is wrong with the file
-    wanted = values.get("algorithm")
-    if wanted is not None and not filler.typed("network.algorithm"):
+    wanted = values.pop("algorithm", None)
+    if wanted is None:
+        return
+    if chosen is None:
         _become(filler, wanted)
+    if chosen is None and filler.recipe.network.algorithm == wanted:
+        filler.put("network.algorithm", wanted, "detected", f"as in {weights.name}")
+    if filler.recipe.network.overrides and not filler.unset("network.targets"):
+        values.pop("targets", None)  # the overrides were written for that choice of layers
+    fields = type(filler.recipe.network).model_fields
+    for key in set(COMPARED) - {"algorithm", *values}:
+        # What a preset says of a network's form goes with the network that it was said of.
+        if filler.known(f"network.{key}") and not filler.typed(f"network.{key}"):
+            filler.put(f"network.{key}", fields[key].default, "default", "")
     for key, value in values.items():
         # A value that the other algorithm lacks is one the user contradicts: the plan refuses it.
         if key == "rank" and value == "full" and filler.recipe.network.algorithm != "lokr":

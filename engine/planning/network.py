@@ -1,12 +1,26 @@
-"""How many numbers a network will hold, and its file's bytes, before anything is loaded."""
+"""What a network will be, before anything is loaded: size, file, who reads it, what does not fit."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from engine.errors import Problem, RecipeError
 from engine.models.architecture import full_size
 from engine.models.shapes import layer_shapes
-from engine.networks.shapes import file_bytes, module_count, parameter_count, planned_tensors
+from engine.networks.choice import Choice
+from engine.networks.consumers import Consumer, Verdict, attention_of, parts_of, readers
+from engine.networks.names import name_of
+from engine.networks.option_checks import check_options
+from engine.networks.presets import LayerLike
+from engine.networks.shapes import (
+    Shape,
+    file_bytes,
+    parameter_count,
+    planned_layers,
+    tensors_of,
+    with_shapes,
+)
 from engine.planning.base import BaseSize
 from engine.planning.rules import network_choice, trained_components
 from engine.settings import Recipe
@@ -14,15 +28,24 @@ from engine.settings import Recipe
 
 @dataclass(frozen=True, slots=True)
 class NetworkSize:
-    """A network's size."""
+    """A network's size, and what else its shapes tell."""
 
     modules: int
     parameters: int
     file_bytes: int
+    readers: dict[Consumer, Verdict]
+    """What each program does with the file."""
+    problems: tuple[Problem, ...] = ()
+    """Options that no module can follow."""
+    notices: tuple[str, ...] = ()
+    """Options that only some modules follow."""
 
 
 def network_size(recipe: Recipe, base: BaseSize) -> NetworkSize:
-    """Size of the network of a filled recipe on a base; on the family's usual one if unknown."""
+    """The network of a filled recipe on a base; on the family's usual one if unknown.
+
+    Raises RecipeError with every layer and every override that the recipe does not fit.
+    """
     trained = trained_components(recipe)
     layers = [
         layer
@@ -30,9 +53,34 @@ def network_size(recipe: Recipe, base: BaseSize) -> NetworkSize:
         if layer.component in trained
     ]
     choice = network_choice(recipe.network)
-    tensors = planned_tensors(layers, choice)
+    chosen = planned_layers(layers, choice)
+    planned = with_shapes(chosen)
+    tensors = tensors_of(planned)
+    problems: tuple[Problem, ...] = ()
+    notices: list[str] = []
+    try:
+        notices = check_options(planned, choice)
+    except RecipeError as error:
+        problems = error.problems
     return NetworkSize(
-        modules=module_count(tensors),
-        parameters=parameter_count(tensors, scalar=choice.scalar),
+        modules=len(planned),
+        parameters=parameter_count(chosen),
         file_bytes=file_bytes(tensors, recipe.save.precision),
+        readers=planned_readers(tensors, chosen, base.family),
+        problems=problems,
+        notices=tuple(notices),
     )
+
+
+def planned_readers(
+    tensors: Mapping[str, Shape], planned: Iterable[tuple[LayerLike, Choice]], family: str
+) -> dict[Consumer, Verdict]:
+    """What each program does with a planned network, from its tensors' names and shapes."""
+    modules: dict[str, dict[str, Shape]] = {}
+    for key, shape in tensors.items():
+        name, _, suffix = key.partition(".")
+        modules.setdefault(name, {})[suffix] = shape
+    on_input = {
+        name_of(layer.component, layer.path) for layer, own in planned if own.train_on_input
+    }
+    return readers(parts_of(modules, on_input=on_input), attention_of(modules, family))

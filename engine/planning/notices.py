@@ -10,6 +10,7 @@ from engine.planning.rules import trained_components
 from engine.planning.sizes import RunSizes
 from engine.settings import Recipe
 from engine.settings.network import asked
+from engine.settings.rules import without_effect
 
 SAFE_SHARE = 0.92
 """Above this share of a card's memory, Windows and WSL spill into RAM without a word."""
@@ -25,10 +26,15 @@ def notices_of(
     """Notices of a plan, the gravest first."""
     notices = [*_machine(filled, facts, sizes)]
     notices += _settings(filled.recipe)
+    notices += without_effect(filled.recipe, _given(filled))
     if order is not None:
         notices += _length(filled.recipe, order, steps_per_epoch)
     notices += sizes.notices
     return tuple(notices)
+
+
+def _given(filled: Filled) -> list[str]:
+    return [path for path, origin in filled.origins.items() if origin.source in ("you", "preset")]
 
 
 def _machine(filled: Filled, facts: Facts, sizes: RunSizes) -> list[str]:

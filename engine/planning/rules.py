@@ -119,6 +119,8 @@ def _override(entry: OverrideSetting, choice: Choice) -> Override:
         algorithm=entry.algorithm,
         rank=entry.rank,
         alpha=entry.alpha,
+        conv_rank=entry.conv_rank,
+        conv_alpha=entry.conv_alpha,
         options=options,
     )
 

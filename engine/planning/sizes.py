@@ -27,6 +27,7 @@ PICTURE_BYTES_PER_PIXEL = 1.6
 class RunSizes:
     """Bytes of a run."""
 
+    network: NetworkSize
     file_bytes: int | None
     """One network file, tensors exact; None where the base must be loaded to know."""
     files: int
@@ -58,12 +59,13 @@ def run_sizes(
     disk += sample_bytes(recipe, steps_per_epoch)
     memory = estimate_memory(_question(recipe, base, network))
     known = base.architecture is not None
-    notices = []
+    notices = list(network.notices)
     if facts.model is not None and not known:
         notices.append(
             "Sizes are those of a usual Stable Diffusion 1 model: this file tells only after loading."
         )
     return RunSizes(
+        network=network,
         file_bytes=network.file_bytes if known else None,
         files=files,
         cache_bytes=cache,

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
+
+from pydantic import ValidationError
 
 from engine.errors import NetworkFileError, Problem
-from engine.networks.content import Content, Module, read_content, recipe_differences
+from engine.models.architecture import full_size
+from engine.models.shapes import layer_shapes
+from engine.networks.choice import spans
+from engine.networks.content import Content, read_content, recipe_differences
 from engine.networks.metadata import recipe_in
-from engine.settings.network import TargetPreset
+from engine.networks.names import Place, name_table
+from engine.networks.presets import PRESETS, selected
+from engine.networks.told import FORMS, NORM, Told, told_settings
+from engine.settings import Recipe
+from engine.settings.network import Dylora, NetworkSection, TLora, asked
 
-if TYPE_CHECKING:
-    from engine.settings import Recipe
-
-COMPARED = ("algorithm", "rank", "alpha")
+SIZES = ("rank", "alpha", "conv_rank", "conv_alpha")
+OPTIONS = (*FORMS, "rs_lora", "train_norm")
+COMPARED = ("algorithm", *SIZES, *OPTIONS)
+"""Settings that a file decides: others of the recipe hold for what is trained on."""
 
 
 def start_content(path: Path) -> Content:
@@ -40,25 +47,40 @@ def _content(path: Path, changed: int, size: int) -> Content:
     return read_content(path)
 
 
-def start_values(content: Content) -> dict[str, Any]:
-    """Network settings as the file has them, the most frequent where modules differ."""
-    spatial = [module for module in content.modules if module.spatial]
-    plain = [module for module in content.modules if not module.spatial] or spatial
-    if not content.algorithms:
+def start_values(content: Content, algorithm: str | None = None) -> dict[str, Any]:
+    """Kind, sizes and layers of the network as the file has them, the most frequent where they differ.
+
+    `algorithm` is one that the user chose; empty for a file without a network beside its norms.
+    """
+    if content.main is None:
         return {}
-    algorithm = content.algorithms[0]
-    if algorithm == "lora" and spatial:
-        algorithm = "locon"
-    rank = _commonest(module.rank for module in plain)
-    found = {
-        "algorithm": algorithm,
-        "rank": "full" if rank is None and algorithm == "lokr" else rank,
-        "alpha": _alpha(plain),
-        "conv_rank": _commonest(module.rank for module in spatial),
-        "conv_alpha": _alpha(spatial),
-        "targets": _targets(content, bool(spatial)),
-    }
-    return {key: value for key, value in found.items() if value is not None}
+    kind: str = content.main
+    if kind == "lora" and any(module.spatial for module in content.modules):
+        kind = "locon"
+    if _own_dylora(content, algorithm) is not None:
+        kind = "dylora"
+    told = _told(content, algorithm)
+    values = {"algorithm": kind} | {key: told[key].value for key in SIZES if key in told}
+    layers = _layers(content)
+    if layers is not None:
+        targets, spatial = layers
+        values["targets"] = targets
+        if not spatial:
+            values["conv_rank"] = 0
+    return values
+
+
+def start_options(content: Content, algorithm: str | None = None) -> dict[str, Any]:
+    """Every other setting that the tensors tell, and those that a file of ours tells of training."""
+    told = _told(content, algorithm)
+    values = {key: told[key].value for key in OPTIONS if key in told}
+    own, dylora = _own_network(content), _own_dylora(content, algorithm)
+    if dylora is not None:
+        values |= {"block_size": dylora.block_size, "detach_lower": dylora.detach_lower}
+    if content.main == "t-lora" and isinstance(own, TLora):
+        keys = ("min_rank", "mask_alpha", "sig_type", "use_data_init")
+        values |= {key: getattr(own, key) for key in keys}
+    return values
 
 
 def start_problems(recipe: Recipe) -> tuple[Problem, ...]:
@@ -72,30 +94,91 @@ def start_problems(recipe: Recipe) -> tuple[Problem, ...]:
         return error.problems
     if content.foreign is not None:
         return (content.foreign,)
-    typed = {key: getattr(network, key) for key in COMPARED if key in network.model_fields_set}
-    return tuple(recipe_differences(content, typed))
+    if content.main is None:
+        what = "The file holds trained norms alone, and no network to go on with."
+        remedy = "Give a file that has a network beside its norms."
+        where = str(network.weights)
+        return (Problem(what, where=where, path="network.weights", remedy=remedy),)
+    typed = {key: asked(network, key) for key in COMPARED if key in network.model_fields_set}
+    told = _told(content, typed.get("algorithm"))
+    return tuple(recipe_differences(content, typed, told))
 
 
-def _commonest(values: Iterable[Any]) -> Any:
-    counted = Counter(value for value in values if value is not None)
-    return counted.most_common(1)[0][0] if counted else None
+def _told(content: Content, algorithm: str | None) -> dict[str, Told]:
+    own, dylora = _own_network(content), _own_dylora(content, algorithm)
+    keys = ("rank", "conv_rank", "factor")
+    hints = {} if own is None else {key: asked(own, key) for key in keys}
+    root = dylora is not None and dylora.rs_lora
+    return told_settings(content, algorithm, hints=hints, root=root)
 
 
-def _alpha(modules: Iterable[Module]) -> float | None:
-    # Alpha says nothing where both factors are full.
-    alpha: float | None = _commonest(module.alpha for module in modules if module.rank is not None)
-    return alpha
+def _own_network(content: Content) -> NetworkSection | None:
+    """The network of the run that wrote a file of ours; the words in a file are anybody's."""
+    return _network_in(content.header.metadata.get("lyctui.recipe", ""))
 
 
-def _targets(content: Content, spatial: bool) -> str:
-    with contextlib.suppress(NetworkFileError, AttributeError):
-        # The file's words are anybody's: only a name that is known counts.
-        told = recipe_in(content.header.metadata).get("network", {}).get("targets")
-        if told in get_args(TargetPreset):
-            return str(told)
-    unet = len(content.modules) - content.component("lora_te")
-    if unet == 0:
-        return "te-only"
-    if unet == len(content.modules):
-        return "unet-only" if spatial else "unet-transformer-only"
-    return "full" if spatial else "attn-mlp"
+@lru_cache(maxsize=8)
+def _network_in(text: str) -> NetworkSection | None:
+    with contextlib.suppress(NetworkFileError, ValidationError):
+        section = recipe_in({"lyctui.recipe": text}).get("network")
+        if isinstance(section, dict):
+            return Recipe.model_validate({"network": section}).network
+    return None
+
+
+def _own_dylora(content: Content, algorithm: str | None) -> Dylora | None:
+    """The DyLoRA that a file of ours is, which a LoRA's tensors do not tell.
+
+    Its scale also goes with the ranks drawn, so that a rank-stabilised one stays so.
+    """
+    own = _own_network(content)
+    if not isinstance(own, Dylora) or content.main != "lora" or algorithm not in (None, "dylora"):
+        return None
+    loras = [module for module in content.modules if module.algorithm == "lora"]
+    cut = all(module.rank and module.rank % own.block_size == 0 for module in loras)
+    plain = all(
+        module.forms.get("dora") == {"off"} and True not in module.forms.get("tucker", ())
+        for module in loras
+    )
+    return own if cut and plain else None
+
+
+def _layers(content: Content) -> tuple[str, bool] | None:
+    """The smallest choice of layers that has all of the file's, and whether with k x k convolutions.
+
+    Which layers a choice has follows from their names, which all bases of the family share. None where
+    none of the file's is known.
+    """
+    table = _names()
+    found = {table.get(module.name) for module in content.modules if module.algorithm != NORM}
+    places = {place for place in found if place is not None}
+    spatial = any(module.spatial for module in content.modules)
+    fitting = [
+        (len(choice), name, with_spatial)
+        for (name, with_spatial), choice in _choices().items()
+        if places <= choice and (with_spatial or not spatial)
+    ]
+    if not places or not fitting:
+        return None
+    _, name, with_spatial = min(fitting, key=lambda one: one[0])
+    return name, with_spatial
+
+
+@lru_cache(maxsize=1)
+def _names() -> dict[str, Place]:
+    layers = layer_shapes(full_size("sd1"))
+    return name_table((layer.component, layer.path) for layer in layers)
+
+
+@lru_cache(maxsize=1)
+def _choices() -> dict[tuple[str, bool], frozenset[Place]]:
+    """Layers of every ready choice, and of each with k x k convolutions also those left without."""
+    layers = layer_shapes(full_size("sd1"))
+    choices = {}
+    for with_spatial in (True, False):
+        for name, preset in PRESETS.items():
+            chosen = selected(layers, name, spatial=with_spatial)
+            if with_spatial or (preset.spatial and any(not spans(one.kernel) for one in chosen)):
+                places = frozenset((layer.component, layer.path) for layer in chosen)
+                choices[name, with_spatial] = places
+    return choices

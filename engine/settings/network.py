@@ -57,18 +57,39 @@ class Override(Section):
         float | None, Ge(0), Ask("Alpha", "expert", blank="in proportion to the rank")
     ] = None
     """Alpha there; 0 means the same as the rank."""
+    conv_rank: Annotated[
+        ConvRank | None,
+        Ask("Convolution rank", "expert", blank="as the rank given there, else as the rest"),
+    ] = None
+    """Rank of k x k convolutions there; 0 leaves them out."""
+    conv_alpha: Annotated[
+        float | None,
+        Ge(0),
+        Ask("Convolution alpha", "expert", blank="as the alpha given there, else in proportion"),
+    ] = None
+    """Alpha of k x k convolutions there; 0 means the same as their rank."""
     rs_lora: Annotated[bool | None, Ask("Rank-stabilised", "expert", blank="as the rest")] = None
     """Scale by alpha / sqrt(rank) there."""
     tucker: Annotated[bool | None, Ask("Tucker", "expert", blank="as the rest")] = None
     """Split k x k convolutions into three factors there."""
     scalar: Annotated[bool | None, Ask("Scalar", "expert", blank="as the rest")] = None
     """One more trainable number there."""
+    dora: Annotated[DoraAxis | None, Ask("DoRA", "expert", blank="as the rest")] = None
+    """Magnitudes of inputs or outputs; one part of the base has the same in all of its layers."""
     factor: Annotated[Factor | None, Ask("Factor", "expert", blank="as the rest")] = None
     """Size of LoKr's first factor there."""
     decompose_both: Annotated[bool | None, Ask("Split both", "expert", blank="as the rest")] = None
     """Make LoKr's first factor low-rank too."""
     unbalanced: Annotated[bool | None, Ask("Swap factors", "expert", blank="as the rest")] = None
     """Give the larger part of the outputs to LoKr's first factor."""
+    block_size: Annotated[
+        int | None, Ge(1), Le(1024), Ask("Block", "expert", blank="as the rest")
+    ] = None
+    """Ranks of a DyLoRA that are drawn together there; it must divide the rank."""
+    detach_lower: Annotated[
+        bool | None, Ask("Only the last block learns", "expert", blank="as the rest")
+    ] = None
+    """Leave the ranks of a DyLoRA below the drawn block as they are in a step."""
     constraint: Annotated[float | None, Ge(0), Ask("Constraint", "expert", blank="as the rest")] = (
         None
     )
@@ -77,14 +98,32 @@ class Override(Section):
     """A trained factor for each output after the rotation."""
     train_on_input: Annotated[bool | None, Ask("On inputs", "expert", blank="as the rest")] = None
     """Scale inputs instead of outputs, for (IA)³."""
+    min_rank: Annotated[
+        int | None, Ge(1), Le(1024), Ask("Smallest rank", "expert", blank="as the rest")
+    ] = None
+    """Ranks of a T-LoRA that learn there even where there is nothing but noise."""
+    mask_alpha: Annotated[
+        float | None, Gt(0), Le(10), Ask("Rank curve", "expert", blank="as the rest")
+    ] = None
+    """How fast the ranks of a T-LoRA grow there as the noise falls."""
+    orthogonality: Annotated[
+        float | None, Ge(0), Ask("Orthogonality", "expert", blank="as the rest")
+    ] = None
+    """Weight of the term that keeps a T-LoRA's factors orthogonal there."""
+    sig_type: Annotated[SigType | None, Ask("Start from", "expert", blank="as the rest")] = None
+    """Which singular directions of its layers a T-LoRA starts from there."""
+    use_data_init: Annotated[
+        bool | None, Ask("Start from the base", "expert", blank="as the rest")
+    ] = None
+    """Start a T-LoRA from the base's own directions there."""
 
     def options(self) -> dict[str, Any]:
-        """What it says beside the pattern, the rank and the alpha."""
+        """What it says beside the pattern, the algorithm and the sizes."""
+        beside = ("pattern", "exclude", "algorithm", "rank", "alpha", "conv_rank", "conv_alpha")
         return {
             key: value
             for key in type(self).model_fields
-            if key not in ("pattern", "exclude", "algorithm", "rank", "alpha")
-            and (value := getattr(self, key)) is not None
+            if key not in beside and (value := getattr(self, key)) is not None
         }
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from engine.errors import Problem
 from engine.settings.network import Dylora, Lokr, NetworkSection, TLora, asked
 from engine.settings.recipe import Recipe
@@ -124,7 +126,7 @@ def _timesteps(recipe: Recipe) -> list[Problem]:
 def _network(recipe: Recipe) -> list[Problem]:
     return [
         problem
-        for rule in (_full_lokr, _tucker, _blocks, _smallest_rank)
+        for rule in (_full_lokr, _tucker, _blocks, _smallest_rank, _drawn_start)
         for problem in rule(recipe.network)
     ]
 
@@ -148,6 +150,14 @@ def _full_lokr(network: NetworkSection) -> list[Problem]:
                 "Rank dropout has nothing to drop where both factors of LoKr are full.",
                 remedy="Give network.rank a number, or set network.rank_dropout to 0.",
                 path="network.rank_dropout",
+            )
+        )
+    if network.decompose_both:
+        problems.append(
+            Problem(
+                "Splitting both factors needs a rank, and both factors of LoKr are full.",
+                remedy="Give network.rank a number, or switch network.decompose_both off.",
+                path="network.decompose_both",
             )
         )
     return problems
@@ -192,6 +202,58 @@ def _smallest_rank(network: NetworkSection) -> list[Problem]:
             f" (you wrote {network.min_rank}).",
             path="network.min_rank",
         )
+    ]
+
+
+def _drawn_start(network: NetworkSection) -> list[Problem]:
+    if not isinstance(network, TLora) or network.use_data_init or network.sig_type == "principal":
+        return []
+    return [
+        Problem(
+            f"The {network.sig_type} directions of the base are not looked at: the factors start"
+            " from random ones.",
+            remedy="Switch network.use_data_init on, or set network.sig_type to principal.",
+            path="network.sig_type",
+        )
+    ]
+
+
+def without_effect(recipe: Recipe, given: Collection[str]) -> list[str]:
+    """Sentences about settings of the network that say nothing here, though they do no harm.
+
+    `given` are the dotted paths that a person or a preset has set.
+    """
+    network = recipe.network
+    return [*_idle_convolutions(network, given), *_least_above_convolutions(network)]
+
+
+def _idle_convolutions(network: NetworkSection, given: Collection[str]) -> list[str]:
+    keys = [key for key in ("conv_rank", "conv_alpha") if f"network.{key}" in given]
+    if network.targets_file is None and network.targets in WITHOUT_CONVOLUTIONS:
+        reason = f"{network.targets} has no convolutions beyond 1 x 1 pixels"
+        # Rank 0 asks for none, and there are none.
+        keys = [key for key in keys if asked(network, key) != 0 or key == "conv_alpha"]
+    elif asked(network, "conv_rank") == 0:
+        reason = "network.conv_rank 0 leaves the convolutions out"
+        keys = [key for key in keys if key == "conv_alpha"]
+    else:
+        return []
+    if not keys:
+        return []
+    named = " and ".join(f"network.{key} {number_text(asked(network, key))}" for key in keys)
+    return [f"{named} {'have' if len(keys) > 1 else 'has'} no effect: {reason}."]
+
+
+def _least_above_convolutions(network: NetworkSection) -> list[str]:
+    if not isinstance(network, TLora):
+        return []
+    rank = network.rank or 32
+    conv_rank = rank if network.conv_rank is None else network.conv_rank
+    if not 0 < conv_rank < network.min_rank <= rank:
+        return []
+    return [
+        f"network.min_rank {network.min_rank} is above the convolution rank, {conv_rank}: in"
+        " convolutions every rank learns at any noise."
     ]
 
 

@@ -153,6 +153,11 @@ def setting(path: str, algorithm: str = "") -> Setting | None:
     return _by_path(algorithm).get(path)
 
 
+def entry_settings(kind: type[Section]) -> tuple[Setting, ...]:
+    """The keys of one entry of a list of tables, such as an override; their paths have no section."""
+    return tuple(_row(f".{key}", info, ()) for key, info in kind.model_fields.items())
+
+
 def sections() -> dict[str, str]:
     """Every section with the first line of its docstring."""
     found = {}

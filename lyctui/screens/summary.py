@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from engine.settings.network import TITLES, asked
 from lyctui import text
 from lyctui.fields import number_text
+from lyctui.readers import loading_words
 from lyctui.report import Line
 from lyctui.text import Signs
 from lyctui.widgets.menu import Row
@@ -168,11 +169,16 @@ def _samples(recipe: Recipe) -> str:
 
 
 def cost_lines(wizard: Wizard, signs: Signs, width: int) -> list[Line]:
-    """Memory, time, disk, files, command, notices."""
+    """Memory, time, disk, readers, files, command, notices."""
     plan = wizard.plan
     if plan is None:
         return [((wizard.looking_at or "The plan is being made …", "dim"),)]
-    lines = [*_memory(plan, signs, width), *_time_and_disk(plan), *_files(plan)]
+    lines = [
+        *_memory(plan, signs, width),
+        *_time_and_disk(plan),
+        *_loads_in(plan, width),
+        *_files(plan),
+    ]
     if wizard.looking_at:
         lines.append((("  " + wizard.looking_at, "dim"),))
     for notice in plan.notices[:MOST_NOTICES]:
@@ -217,6 +223,14 @@ def _time_and_disk(plan: Plan) -> list[Line]:
             (f"{text.filesize(plan.sizes.disk_bytes)} of {free}", ""),
         )
     return [line]
+
+
+def _loads_in(plan: Plan, width: int) -> list[Line]:
+    first, *rest = text.wrap(loading_words(plan.sizes.network.readers), width - 11)
+    return [
+        (("  Loads in ", "dim"), (first, "")),
+        *(((f"{'':11}{line}", ""),) for line in rest),
+    ]
 
 
 def _files(plan: Plan) -> list[Line]:

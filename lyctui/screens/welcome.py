@@ -109,7 +109,7 @@ def machine_lines(machine: Machine | None) -> list[Line]:
 
 def menu_rows(shelf: Shelf) -> list[Row]:
     """Only what there is."""
-    rows = [Row("new", "Train something new", "from pictures to a LoRA file")]
+    rows = [Row("new", "Train something new", "from pictures to a network file")]
     if shelf.drafts:
         newest = shelf.drafts[0]
         more = f" and {len(shelf.drafts) - 1} more" if len(shelf.drafts) > 1 else ""
@@ -118,7 +118,9 @@ def menu_rows(shelf: Shelf) -> list[Row]:
         rows.append(Row("drafts", "Continue a draft", words))
     if shelf.resumable or shelf.others:
         rows.append(Row("resume", "Resume a run", _run_words(shelf.resumable or shelf.others)))
-    rows.append(Row("file", "Continue from a network file", "a LoRA or LoKr .safetensors"))
+    rows.append(
+        Row("file", "Continue from a network file", "a .safetensors of any kind of network")
+    )
     if shelf.running:
         rows.append(Row("watch", "Watch a running one", _run_words(shelf.running)))
     rows.append(Row("tools", "Tools", "info, merge, extract, resize, convert"))

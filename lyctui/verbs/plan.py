@@ -6,6 +6,7 @@ from pathlib import Path
 
 from engine.plan import Plan, arithmetic_line, gather, plan
 from lyctui import text
+from lyctui.readers import loading_words
 from lyctui.verbs.flags import Asked
 from lyctui.verbs.output import reporting, say, say_json, table
 from lyctui.verbs.recipes import load
@@ -52,6 +53,7 @@ def plan_lines(made: Plan) -> list[str]:
     if sizes.file_bytes is not None:
         file_words = f"{text.filesize(sizes.file_bytes)} each, {sizes.files} of them"
     lines.append(f"Files     {file_words}")
+    lines.append(f"Loads in  {loading_words(sizes.network.readers)}")
     lines.append(f"Disk      about {text.filesize(sizes.disk_bytes)} in all")
     lines += ["", *_origins(made)]
     lines += [f"! {notice}" for notice in made.notices]

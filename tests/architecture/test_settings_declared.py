@@ -10,6 +10,8 @@ import pytest
 from engine.networks import ALGORITHMS
 from engine.settings import Recipe
 from engine.settings.ask import Ask
+from engine.settings.data import Folder
+from engine.settings.network import Override
 from engine.settings.walk import algorithms, network_arms, sections, setting, settings
 from lyctui.docs import settings_page
 from lyctui.guides import COMPUTED, PLACEHOLDERS, guides, missing_texts, placeholders, read_guides
@@ -95,3 +97,13 @@ def test_flags_are_declared_once():
 
     declared_flags = {row.ask.flag: row.path for row in settings() if row.ask.flag}
     assert {flag.name: flag.path for flag in FLAGS} == declared_flags
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"), [("data.folders", Folder), ("network.overrides", Override)]
+)
+def test_the_page_lists_the_keys_of_an_entry(path, kind):
+    part = settings_page().partition(f"### {path}\n")[2].partition("\n##")[0]
+
+    for key, info in kind.model_fields.items():
+        assert f"| `{key}` |" in part and info.description and info.description in part

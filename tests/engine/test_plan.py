@@ -12,14 +12,17 @@ from engine.errors import DataError, EngineError, ModelError, RecipeError
 from engine.hardware import GIB, NO_GPU, Gpu, Hardware
 from engine.models.architecture import full_size
 from engine.models.detect import ModelFacts
+from engine.models.shapes import layer_shapes
+from engine.networks.override_checks import APPLIES
+from engine.networks.overrides import resolve
 from engine.plan import Facts, Origin, arithmetic_line, fill, gather, plan
 from engine.planning.memory import MemoryQuestion, estimate_memory
-from engine.planning.rules import bucket_rules, order_of, survey_rules
+from engine.planning.rules import bucket_rules, network_choice, order_of, survey_rules
 from engine.planning.sizes import network_files
 from engine.settings import Recipe
 from engine.settings.data import Data
 from engine.settings.model import Model
-from engine.settings.network import Lokr, Lora
+from engine.settings.network import Dylora, Lokr, Lora, Override, TLora
 from engine.settings.optim import Optim
 from engine.settings.run import Run
 from engine.settings.schedule import Schedule
@@ -356,6 +359,8 @@ def test_the_object_of_plan_json(pictures, tmp_path):
         "memory_bytes",
         "disk_bytes",
         "file_bytes",
+        "loads_in",
+        "readers",
         "notices",
         "origins",
     }
@@ -578,3 +583,119 @@ def test_locon_takes_all_layers_unless_others_are_chosen():
 def test_leading_tags_are_kept_where_tags_are_dropped_too():
     data = Data(trigger="vexilo", class_word="emblem", shuffle_tags=False, tag_dropout=0.1)
     assert fill(Recipe(data=data), facts()).recipe.data.keep_tokens == 2
+
+
+# What the network's shapes tell ----------------------------------------------------------------
+
+
+def test_a_rank_that_limits_nothing_is_refused_before_the_start():
+    network = Lokr(rank=100000, rs_lora=True, rank_dropout=0.1)
+    made = plan(Recipe(network=network), facts(model=sd15()))
+
+    assert {problem.path for problem in made.problems} == {
+        "network.rs_lora",
+        "network.rank_dropout",
+    }
+    with pytest.raises(RecipeError, match="both factors are full"):
+        made.raise_errors()
+
+
+def test_a_rank_that_limits_only_some_modules_is_a_notice():
+    some = plan(Recipe(network=Lokr(rank=128)), facts(model=sd15()))
+    none = plan(Recipe(network=Lokr(rank=8)), facts(model=sd15()))
+
+    assert any("The rank no longer limits" in notice for notice in some.notices)
+    assert not any("no longer limits" in notice for notice in none.notices)
+    assert some.problems == ()
+
+
+def test_sizes_of_convolutions_that_are_not_trained_are_a_notice_where_they_were_given():
+    def told(network, given=None) -> list[str]:
+        made = plan(Recipe(network=network), facts(model=sd15()), given)
+        return [notice for notice in made.notices if "no effect" in notice]
+
+    (notice,) = told(Lora(conv_rank=4, conv_alpha=3.0))
+    assert notice.startswith(
+        "network.conv_rank 4 and network.conv_alpha 3 have no effect: attn-mlp"
+    )
+    preset = {"network.conv_alpha": Origin("preset", "person")}
+    assert len(told(Lora(conv_alpha=3.0), preset)) == 1
+    assert "conv_rank 0 leaves" in told(Lora(targets="full", conv_rank=0, conv_alpha=3.0))[0]
+    for quiet in (
+        Lora(),
+        Lora(conv_rank=0),
+        Lora(targets="full", conv_rank=4, conv_alpha=3.0),
+        Lora(targets="unet-convblock-only", conv_rank=4),
+    ):
+        assert told(quiet) == []
+
+
+def test_a_smallest_rank_above_that_of_convolutions_is_a_notice():
+    def told(**changes) -> bool:
+        made = plan(Recipe(network=TLora(rank=32, **changes)), facts(model=sd15()))
+        return any("above the convolution rank, 8" in notice for notice in made.notices)
+
+    assert told(targets="full", min_rank=16, conv_rank=8)
+    assert not told(targets="full", min_rank=8, conv_rank=8)
+    assert not told(targets="full", min_rank=16)
+
+
+def test_the_plan_says_who_loads_the_file():
+    def readers(network) -> dict[str, dict[str, str]]:
+        said = json.loads(json.dumps(plan(Recipe(network=network), facts(model=sd15())).to_dict()))
+        assert said["loads_in"] == [
+            name for name, verdict in said["readers"].items() if verdict["level"] == "yes"
+        ]
+        return said["readers"]
+
+    plain = readers(Lora())
+    assert len(plain) == 6 and {one["level"] for one in plain.values()} == {"yes"}
+    magnitudes = readers(Lora(dora="output"))
+    assert magnitudes["ComfyUI"]["level"] == "partly" and magnitudes["ComfyUI"]["reason"]
+    assert magnitudes["kohya's lora.py"] == {"level": "no", "reason": "knows no magnitudes"}
+    assert magnitudes["lycoris-lora"] == {"level": "yes", "reason": ""}
+
+
+def test_an_override_reaches_the_network_with_all_it_says():
+    entry = Override(
+        pattern="down_blocks.*", conv_rank=2, conv_alpha=1.0, dora="input", scalar=True
+    )
+    network = Lora(rank=8, alpha=4.0, targets="full", dora="input", overrides=(entry,))
+    own = network_choice(network).overrides[0].applied(network_choice(network))
+
+    assert (own.rank, own.alpha, own.conv_rank, own.conv_alpha) == (8, 4.0, 2, 1.0)
+    assert (own.dora, own.scalar) == ("input", True)
+
+
+@pytest.mark.parametrize(
+    ("network", "entry"),
+    [
+        (Dylora(rank=8, alpha=4.0), {"block_size": 2, "detach_lower": False}),
+        (
+            TLora(rank=8, alpha=4.0),
+            {
+                "min_rank": 2,
+                "mask_alpha": 2.0,
+                "orthogonality": 0.1,
+                "sig_type": "last",
+                "use_data_init": False,
+            },
+        ),
+    ],
+)
+def test_options_of_single_algorithms_can_be_overridden(network, entry):
+    changed = network.model_copy(update={"overrides": (Override(pattern=".*attn1.*", **entry),)})
+    choice = network_choice(changed)
+    layers = layer_shapes(full_size("sd1"))
+
+    chosen = dict.fromkeys(own for _, own in resolve(layers, choice) if own is not choice)
+    assert len(chosen) == 1
+    (own,) = chosen
+    assert {name: getattr(own, name) for name in entry} == entry
+    plan(Recipe(network=changed), facts(model=sd15())).raise_errors()
+
+
+def test_a_recipe_can_override_whatever_the_network_can():
+    fields = set(Override.model_fields) - {"pattern", "exclude", "algorithm"}
+
+    assert fields == frozenset().union(*APPLIES.values())

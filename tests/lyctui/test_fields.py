@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from engine.settings import Recipe
+from engine.settings.check import parse
+from engine.settings.network import Override
+from engine.settings.toml import write_recipe
 from lyctui.draft import Draft, plain_value
 from lyctui.fields import (
     FieldError,
@@ -169,3 +173,41 @@ def test_every_answer_of_a_choice_is_accepted_by_the_check() -> None:
             own = [problem for problem in checked.problems if problem.path == form.path]
             # A rule across sections may speak; the value itself must be known.
             assert isinstance(checked.recipe, Recipe) or not own or "must be" not in own[0].what
+
+
+ENTRY_VALUES: dict[str, object] = {
+    "exclude": True,
+    "algorithm": "lokr",
+    "rank": 8,
+    "alpha": 4.0,
+    "conv_rank": 2,
+    "conv_alpha": 0.5,
+    "rs_lora": True,
+    "tucker": False,
+    "scalar": True,
+    "dora": "off",
+    "factor": -1,
+    "decompose_both": True,
+    "unbalanced": False,
+    "block_size": 2,
+    "detach_lower": False,
+    "constraint": 1e-4,
+    "rescaled": True,
+    "train_on_input": True,
+    "min_rank": 2,
+    "mask_alpha": 1.5,
+    "orthogonality": 0.1,
+    "sig_type": "last",
+    "use_data_init": False,
+}
+
+
+@pytest.mark.parametrize("key", [key for key in Override.model_fields if key != "pattern"])
+def test_everything_of_an_override_survives_form_and_file(key: str) -> None:
+    entry = Override.model_validate({"pattern": "mid_block.*", key: ENTRY_VALUES[key]})
+    form = form_field("network.overrides")
+
+    (typed,) = from_text(form, to_text(form, (entry,)))
+    assert Override.model_validate(typed) == entry
+    recipe = Recipe.model_validate({"network": {"algorithm": "lora", "overrides": [typed]}})
+    assert parse(tomllib.loads(write_recipe(recipe))) == recipe

@@ -338,6 +338,7 @@ async def test_review_shows_values_origins_and_files_and_only_start_starts(
         await until(pilot, lambda: screen.ready and "Files" in screen.query_one("#cost").plain)
         cost = screen.query_one("#cost").plain
         assert "vexilo_v1.safetensors" in cost and "lyctui train" in cost and "GiB" in cost
+        assert "Loads in ComfyUI, A1111, Forge, diffusers, LyCORIS and kohya's" in cost
         await pilot.press("v")
         await until(pilot, lambda: isinstance(app.screen, ValuesScreen))
         rows = app.screen.query_one(Lines).plain

@@ -9,7 +9,8 @@ from engine.errors import RecipeError
 from engine.networks.choice import Choice
 from engine.networks.files import write_network
 from engine.networks.network import build
-from engine.networks.shapes import file_bytes, parameter_count, planned_tensors
+from engine.networks.overrides import Override
+from engine.networks.shapes import file_bytes, parameter_count, planned_layers, planned_tensors
 from engine.networks.targets import real_layers
 from tests.engine.networks.layers import CHOICES
 from tests.tiny import tiny_modules
@@ -46,10 +47,55 @@ def test_the_plan_is_the_network(tiny, form, tmp_path):
     tensors = network.tensors(torch.float16)
 
     assert planned == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    assert parameter_count(planned, scalar=choice.scalar) == network.count()
+    assert parameter_count(planned_layers(layers, choice)) == network.count()
     path = tmp_path / "x.safetensors"
     write_network(path, tensors, {})
     assert abs(file_bytes(planned, "fp16", metadata_bytes=300) - path.stat().st_size) < 200
+
+
+SCALED = {"lora", "locon", "loha", "lokr", "glora"}
+OTHERS = (
+    Override(r".*\.to_v", algorithm="t-lora", rank=2),
+    Override(r".*\.to_out\.0", algorithm="diag-oft", rank=4, options={"rescaled": True}),
+    Override(r".*\.to_k", algorithm="ia3"),
+)
+
+
+@pytest.mark.parametrize("form", CHOICES)
+def test_trained_numbers_are_counted_layer_by_layer(tiny, form):
+    """With norms, other kinds among the layers, and a scalar switched the other way in some."""
+    choice = replace(CHOICES[form], targets="full", train_norm=True)
+    overrides: tuple[Override, ...] = ()
+    if choice.dora == "off":
+        overrides += OTHERS
+    if choice.algorithm in SCALED:
+        overrides += (Override(r".*\.ff\..*", options={"scalar": not choice.scalar}),)
+    choice = replace(choice, overrides=overrides)
+
+    counted = parameter_count(planned_layers(real_layers(tiny), choice))
+
+    assert counted == build(tiny, choice, seed=1).count()
+
+
+def test_norms_beside_a_scalar_can_be_saved(tiny):
+    """A norm has no factor to take a scalar, so it must not get one."""
+    choice = Choice("lora", 4, 1.0, scalar=True, train_norm=True)
+    tensors = build(tiny, choice, seed=1).tensors()
+
+    assert any(name.endswith("w_norm") for name in tensors)
+
+
+def test_a_scalar_for_some_layers_is_one_number_for_each_of_them(tiny):
+    plain = Choice("lora", 4, 1.0)
+    some = replace(plain, overrides=(Override(r".*\.to_q", options={"scalar": True}),))
+    layers = real_layers(tiny)
+    wanted = sum(layer.path.endswith(".to_q") for layer, _ in planned_layers(layers, plain))
+
+    more = parameter_count(planned_layers(layers, some)) - parameter_count(
+        planned_layers(layers, plain)
+    )
+
+    assert wanted > 0 and more == wanted
 
 
 def test_conv_rank_zero_leaves_out_convolutions_beyond_one_pixel(tiny):

@@ -305,12 +305,12 @@ def test_options_that_fit_some_modules_are_noted_by_name():
     choice = Choice("lokr", 3, 1.0, dropouts=Dropouts(rank=0.2))
 
     assert (
-        "rank_dropout does not apply to 1 modules"
+        "Rank dropout does not apply to 1 module,"
         in build({"unet": block}, choice, seed=0).skipped[0]
     )
     plain = build({"unet": block}, Choice("lokr", 3, 1.0), seed=0)
-    assert "the rank no longer limits 1 modules, both factors are full: layer" in plain.skipped[0]
-    with pytest.raises(RecipeError, match="1 modules"):
+    assert "The rank no longer limits 1 module, both factors are full: layer" in plain.skipped[0]
+    with pytest.raises(RecipeError, match="1 module"):
         build({"unet": block}, Choice("lokr", 3, 1.0, rs_lora=True), seed=0)
 
 

@@ -172,6 +172,11 @@ def test_prodigy_ignores_the_rate_of_a_part_that_is_left_out():
         ({"optim": {"te_lr": 0}, "network": {"targets": "te-only"}}, "optim.lr"),
         ({"objective": {"min_timestep": 10, "max_timestep": 5}}, "objective.min_timestep"),
         ({"objective": {"min_timestep": 1000}}, "objective.min_timestep"),
+        ({"network": {"algorithm": "lokr", "decompose_both": True}}, "network.decompose_both"),
+        (
+            {"network": {"algorithm": "t-lora", "sig_type": "last", "use_data_init": False}},
+            "network.sig_type",
+        ),
         ({"network": {"algorithm": "lokr", "rs_lora": True}}, "network.rs_lora"),
         ({"network": {"algorithm": "lokr", "rank_dropout": 0.1}}, "network.rank_dropout"),
         ({"network": {"tucker": True}}, "network.tucker"),
@@ -189,6 +194,9 @@ def test_contradictions_are_refused(data, path):
     "data",
     [
         {"objective": {"min_timestep": 5, "max_timestep": 5}},
+        {"network": {"algorithm": "lokr", "rank": 8, "decompose_both": True}},
+        {"network": {"algorithm": "t-lora", "sig_type": "last"}},
+        {"network": {"algorithm": "t-lora", "use_data_init": False}},
         {"network": {"algorithm": "lokr", "rank": 8, "rs_lora": True, "rank_dropout": 0.1}},
         {"network": {"targets": "full", "tucker": True}},
         {"data": {"cache_text": True}, "optim": {"te_lr": 0}},
