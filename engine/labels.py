@@ -11,7 +11,7 @@ from engine import __version__
 from engine.data.captions import split_tags
 from engine.networks.metadata import NetworkFacts, network_metadata
 from engine.runs import START_PREFIX
-from engine.settings.network import NetworkSection, asked
+from engine.settings.network import Network, asked
 from engine.settings.toml import portable
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _data_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
     }
 
 
-def _is_plain_lora(network: NetworkSection) -> bool:
+def _is_plain_lora(network: Network) -> bool:
     """Whether kohya's own module could have written the file."""
     beyond = (asked(network, "tucker"), asked(network, "scalar"), network.train_norm)
     dora = asked(network, "dora", "off") != "off"

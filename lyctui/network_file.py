@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import NetworkFileError, Problem
+from lyctui import text
 from lyctui.draft import Draft, draft_from_recipe
 from lyctui.fields import algorithms
 
@@ -53,7 +54,7 @@ def read_network_facts(path: Path) -> NetworkFacts:
     network = _network_of(content, answers.pop("network", {}))
     answers["network"] = {**network, "weights": str(path)}
     told = "" if answers.get("data") else "; it carries no recipe, so the rest takes its defaults"
-    layers = f"{len(content.modules)} layers"
+    layers = text.counted(len(content.modules), "layer")
     words = f"{network['algorithm']}{_size_words(content, network)}, {layers}{told}"
     base = content.header.metadata.get("ss_sd_model_name", "")
     return NetworkFacts(path, words, base=base, answers=answers)

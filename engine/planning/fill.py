@@ -208,10 +208,13 @@ def _start(filler: _Filler) -> None:
     if filler.recipe.network.overrides and not filler.unset("network.targets"):
         values.pop("targets", None)  # the overrides were written for that choice of layers
     fields = type(filler.recipe.network).model_fields
-    for key in set(COMPARED) - {"algorithm", *values}:
+    for key in COMPARED:
         # What a preset says of a network's form goes with the network that it was said of.
-        if filler.known(f"network.{key}") and not filler.typed(f"network.{key}"):
-            filler.put(f"network.{key}", fields[key].default, "default", "")
+        path = f"network.{key}"
+        if key in ("algorithm", *values) or not filler.known(path) or filler.unset(path):
+            continue
+        if not filler.typed(path):
+            filler.put(path, fields[key].default, "default", "")
     for key, value in values.items():
         # A value that the other algorithm lacks is one the user contradicts: the plan refuses it.
         if key == "rank" and value == "full" and filler.recipe.network.algorithm != "lokr":

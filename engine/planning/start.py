@@ -101,7 +101,25 @@ def start_problems(recipe: Recipe) -> tuple[Problem, ...]:
         return (Problem(what, where=where, path="network.weights", remedy=remedy),)
     typed = {key: asked(network, key) for key in COMPARED if key in network.model_fields_set}
     told = _told(content, typed.get("algorithm"))
-    return tuple(recipe_differences(content, typed, told))
+    return (*recipe_differences(content, typed, told), *_beyond(network))
+
+
+def _beyond(network: NetworkSection) -> list[Problem]:
+    """Values of a file that no recipe can hold, so that the run could not be read again."""
+    try:
+        type(network).model_validate(network.model_dump(exclude_unset=True))
+    except ValidationError as error:
+        return [
+            Problem(
+                f"The file's {fault['loc'][0]} {fault['input']} is beyond what a run can have.",
+                where=str(network.weights),
+                path=f"network.{fault['loc'][0]}",
+                remedy="Give a smaller network: lyctui resize makes one.",
+            )
+            for fault in error.errors()
+            if fault["loc"]
+        ]
+    return []
 
 
 def _told(content: Content, algorithm: str | None) -> dict[str, Told]:
@@ -137,7 +155,7 @@ def _own_dylora(content: Content, algorithm: str | None) -> Dylora | None:
     loras = [module for module in content.modules if module.algorithm == "lora"]
     cut = all(module.rank and module.rank % own.block_size == 0 for module in loras)
     plain = all(
-        module.forms.get("dora") == {"off"} and True not in module.forms.get("tucker", ())
+        "off" in module.forms.get("dora", ()) and True not in module.forms.get("tucker", ())
         for module in loras
     )
     return own if cut and plain else None
@@ -174,7 +192,7 @@ def _names() -> dict[str, Place]:
 def _choices() -> dict[tuple[str, bool], frozenset[Place]]:
     """Layers of every ready choice, and of each with k x k convolutions also those left without."""
     layers = layer_shapes(full_size("sd1"))
-    choices = {}
+    choices: dict[tuple[str, bool], frozenset[Place]] = {}
     for with_spatial in (True, False):
         for name, preset in PRESETS.items():
             chosen = selected(layers, name, spatial=with_spatial)

@@ -22,13 +22,16 @@ from engine.networks.names import file_names, name_table, split_key
 from engine.networks.network import Network, build, from_file
 from engine.networks.shapes import planned_tensors
 from engine.networks.targets import real_layers
-from engine.plan import Facts, Origin, Plan, plan
+from engine.plan import Facts, Origin, Plan, gather, plan
 from engine.planning.rules import network_choice
 from engine.planning.start import start_problems
+from engine.session import Session, create_run, stored_recipe
 from engine.settings import Recipe
 from engine.settings.check import parse
-from engine.settings.toml import read_recipe, write_recipe
+from engine.settings.network import Dylora, Lora, TLora
+from engine.settings.toml import dumps, loads, read_recipe, write_recipe
 from tests.engine.networks.layers import stir
+from tests.small_run import small_recipe
 from tests.tiny import write_tiny_sd1
 
 Spelled = Callable[[Network, dict[str, nn.Module]], dict[str, Tensor]]
@@ -214,9 +217,196 @@ def test_the_network_is_that_of_the_file(
     again = from_file(
         components, file.tensors, file.metadata, choice=network_choice(recipe.network)
     )
-    changes = {(one.component, one.path): one.adapter.delta() for one in again.members}
+    changes = {(one.component, one.path): one.adapter for one in again.members}
     assert len(changes) == len(network.members)
-    for one in network.members:
-        change = one.adapter.delta()
-        assert torch.allclose(changes[one.component, one.path], change, rtol=1e-4, atol=1e-6)
-        assert float(change.norm()) > 0
+    size = 0.0
+    with torch.no_grad():
+        for one in network.members:
+            change = one.adapter.delta()
+            found = changes[one.component, one.path].delta()
+            assert torch.allclose(found, change, rtol=1e-4, atol=1e-6)
+            size += float(change.norm())
+    assert size > 0
+
+
+TYPED: dict[str, tuple[Choice, dict[str, Any], str]] = {
+    "factor": (CASES["lokr full"][0], {"algorithm": "lokr", "factor": 2}, "factor 4, the recipe 2"),
+    "decompose_both": (
+        CASES["lokr low"][0], {"algorithm": "lokr", "rank": 2, "decompose_both": True},
+        "decompose_both false, the recipe true",
+    ),
+    "unbalanced": (
+        CASES["lokr full"][0], {"algorithm": "lokr", "unbalanced": True},
+        "unbalanced false, the recipe true",
+    ),
+    "dora": (CASES["lora"][0], {"algorithm": "lora", "dora": "input"}, "dora off, the recipe inp"),
+    "dora axis": (
+        CASES["lora dora output"][0], {"algorithm": "lora", "dora": "input"},
+        "dora output, the recipe input",
+    ),
+    "conv_rank": (
+        CASES["locon tucker"][0], {"algorithm": "locon", "conv_rank": 3},
+        "conv_rank 2, the recipe 3",
+    ),
+    "conv_alpha": (
+        CASES["loha"][0], {"algorithm": "loha", "conv_alpha": 7.0}, "conv_alpha 1, the recipe 7",
+    ),
+    "tucker": (
+        CASES["locon tucker"][0], {"algorithm": "locon", "tucker": False},
+        "tucker true, the recipe false",
+    ),
+    "rescaled": (
+        CASES["diag-oft"][0], {"algorithm": "diag-oft", "rescaled": True},
+        "rescaled false, the recipe true",
+    ),
+    "train_on_input": (
+        CASES["ia3"][0], {"algorithm": "ia3", "train_on_input": True},
+        "train_on_input false, the recipe true",
+    ),
+    "rs_lora": (CASES["lora"][0], {"algorithm": "lora", "rs_lora": True}, "scale comes from the f"),
+    "train_norm": (
+        CASES["lora"][0], {"algorithm": "lora", "train_norm": True}, "train_norm false",
+    ),
+    "rank": (CASES["boft"][0], {"algorithm": "boft", "rank": 8}, "rank 32, the recipe 8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TYPED)
+def test_a_typed_answer_that_the_file_contradicts_is_refused(
+    case: str, components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    choice, typed, said = TYPED[case]
+    made = planned(written(made_of(components, choice)), facts, **typed)
+    (problem,) = made.problems
+    assert said in problem.what
+    assert problem.path == f"network.{case.split()[0]}"
+
+
+def test_a_typed_answer_that_makes_the_same_network_is_none_to_refuse(
+    components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    path = written(made_of(components, Choice("boft", 8, 0.0)))
+    assert planned(path, facts).filled.recipe.network.rank == 8
+    # The next larger block would be one of 16 outputs.
+    assert planned(path, facts, algorithm="boft", rank=15).problems == ()
+    assert planned(path, facts, algorithm="boft", rank=16).problems != ()
+
+
+def test_a_dylora_of_ours_goes_on_as_one(
+    components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    network = {"algorithm": "dylora", "rank": 4, "alpha": 2.0, "block_size": 2}
+    carried = dumps(parse({"network": {**network, "detach_lower": False, "rs_lora": True}}))
+    choice = Choice("dylora", 4, 2.0, block_size=2, rs_lora=True)
+    path = written(made_of(components, choice), **{"lyctui.recipe": carried})
+    found = planned(path, facts).filled.recipe.network
+    assert isinstance(found, Dylora)
+    assert (found.rank, found.alpha, found.block_size) == (4, 2.0, 2)
+    assert (found.detach_lower, found.rs_lora) == (False, True)
+    for algorithm in ("lora", "dylora"):
+        assert planned(path, facts, algorithm=algorithm).problems == ()
+    # As a plain LoRA the whole scale is in alpha.
+    plain = planned(path, facts, algorithm="lora").filled.recipe.network
+    assert (plain.alpha, plain.rs_lora) == (4.0, False)  # type: ignore[attr-defined]
+
+
+def test_what_cannot_be_a_dylora_is_refused_as_one(
+    components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    path = written(made_of(components, CASES["lora dora input"][0]))
+    (problem,) = planned(path, facts, algorithm="dylora").problems
+    assert problem.path == "network.algorithm"
+
+
+def test_a_t_lora_of_ours_keeps_its_mask(
+    components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    network = {"algorithm": "t-lora", "rank": 4, "min_rank": 2, "mask_alpha": 0.5}
+    choice = Choice("t-lora", 4, 2.0, targets="te-only")
+    carried = dumps(parse({"network": network}))
+    path = written(made_of(components, choice), **{"lyctui.recipe": carried})
+    found = planned(path, facts).filled.recipe.network
+    assert isinstance(found, TLora)
+    assert (found.min_rank, found.mask_alpha) == (2, 0.5)
+
+
+def test_a_recipe_in_a_file_that_is_none_is_passed_over(
+    components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    network = made_of(components, Choice("lora", 4, 2.0, targets="te-only"))
+    for text in ("network = 3", "[network", '[network]\nalgorithm = "dylora"\nblock_size = 0'):
+        path = written(network, **{"lyctui.recipe": text})
+        assert planned(path, facts).filled.recipe.network.algorithm == "lora"
+
+
+def test_norms_that_outnumber_a_network_do_not_name_it(
+    components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    network = made_of(components, Choice("lora", 4, 2.0, train_norm=True))
+    norms = [one for one in network.members if "norm" in one.path]
+    few = [one for one in network.members if one.path.endswith("attn1.to_q")]
+    network.members = tuple(norms + few)
+    network.adapters = {one.adapter.name: one.adapter for one in network.members}
+    assert len(norms) > len(few) > 0
+    found = planned(written(network), facts).filled.recipe.network
+    assert (found.algorithm, found.train_norm) == ("lora", True)
+
+
+def test_norms_alone_are_refused_in_words(
+    components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    network = made_of(components, Choice("lora", 4, 2.0, train_norm=True))
+    network.members = tuple(one for one in network.members if "norm" in one.path)
+    network.adapters = {one.adapter.name: one.adapter for one in network.members}
+    (problem,) = planned(written(network), facts).problems
+    assert "norms alone" in problem.what
+    assert problem.path == "network.weights"
+
+
+def test_a_size_that_no_recipe_can_have_is_refused(facts: Facts, tmp_path: Path) -> None:
+    path, name = tmp_path / "x.safetensors", "lora_te_text_model_encoder_layers_0_mlp_fc1"
+    factors = {"lora_down.weight": (1100, 64), "lora_up.weight": (256, 1100)}
+    tensors = {f"{name}.{suffix}": torch.zeros(shape) for suffix, shape in factors.items()}
+    write_network(path, tensors, {})
+    (problem,) = planned(path, facts).problems
+    assert problem.what == "The file's rank 1100 is beyond what a run can have."
+
+
+def test_a_presets_form_goes_with_its_network(
+    components: dict[str, nn.Module], facts: Facts, written: Callable[..., Path]
+) -> None:
+    path = written(made_of(components, Choice("lora", 4, 2.0, targets="attn-only")))
+    preset = {"algorithm": "lokr", "factor": 4, "tucker": True, "conv_rank": 8, "dropout": 0.1}
+    recipe = parse({"network": {"weights": str(path), "targets": "full", **preset}})
+    given = {f"network.{key}": Origin("preset", "style") for key in (*preset, "targets")}
+    made = plan(recipe, facts, given)
+    network = made.filled.recipe.network
+    assert isinstance(network, Lora)
+    assert (network.rank, network.tucker, network.conv_rank) == (4, False, 4)
+    assert (network.targets, network.dropout) == ("attn-only", 0.1)
+    assert made.problems == ()
+    assert parse(loads(write_recipe(made.filled.recipe))) == made.filled.recipe
+
+
+@pytest.mark.parametrize("case", ["diag-oft rescaled", "dylora"])
+def test_a_run_takes_a_step_from_it(
+    case: str, components: dict[str, nn.Module], written: Callable[..., Path], tmp_path: Path
+) -> None:
+    choice, spelled = CASES[case]
+    network = {"algorithm": choice.algorithm, "rank": choice.rank}
+    carried = dumps(parse({"network": network}))
+    path = written(made_of(components, choice), spelled, **{"lyctui.recipe": carried})
+    recipe = small_recipe(
+        tmp_path, network={"algorithm": "lora", "weights": str(path)}, train={"max_steps": 1}
+    )
+    given = {"network.weights": Origin("you")}
+    made = plan(recipe, gather(recipe), given)
+    made.raise_errors()
+    folder = create_run(made.filled.recipe)
+    session = Session(stored_recipe(folder), folder)
+    session.start()
+    assert session.wait(120)
+    assert session.error is None, session.error
+    before, after = read_network(path).tensors, read_network(folder / "small.safetensors").tensors
+    assert before.keys() == after.keys()
+    assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -152,6 +152,78 @@ def test_a_network_file_tells_algorithm_rank_and_alpha(tmp_path: Path) -> None:
     assert draft.page == "model"
 
 
+def test_a_file_of_ours_leaves_behind_what_it_cannot_bring_along(tmp_path: Path) -> None:
+    """Its own choice of layers is a bare name, and its scale is in the file's alpha already."""
+    recipe = """
+[network]
+algorithm = "lora"
+rank = 4
+alpha = 1.0
+rs_lora = true
+tucker = true
+dropout = 0.1
+targets_file = "mine.toml"
+overrides = [{pattern = "CLIPMLP", exclude = true}]
+"""
+    path = lora_file(tmp_path / "x.safetensors", {"lyctui.recipe": recipe})
+    facts = read_network_facts(path)
+    network = facts.answers["network"]
+    assert network == {
+        "algorithm": "lora",
+        "rank": 4,
+        "alpha": 2.0,
+        "targets": "attn-mlp",
+        "rs_lora": False,
+        "train_norm": False,
+        "dora": "off",
+        "dropout": 0.1,
+        "weights": str(path),
+    }
+    assert facts.words.startswith("lora, rank 4, 2 layers")
+    assert draft_from_network(facts).recipe().network.targets_file is None
+
+
+def test_overrides_stay_with_the_layers_they_were_written_for(tmp_path: Path) -> None:
+    recipe = """
+[network]
+algorithm = "dylora"
+block_size = 2
+targets = "full"
+overrides = [{pattern = "ResnetBlock2D", exclude = true}]
+"""
+    path = lora_file(tmp_path / "x.safetensors", {"lyctui.recipe": recipe})
+    network = read_network_facts(path).answers["network"]
+    assert (network["algorithm"], network["block_size"], network["targets"]) == (
+        "dylora",
+        2,
+        "full",
+    )
+    assert len(network["overrides"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("suffix", "shape"), [("oft_blocks", (4, 2, 2)), ("oft_blocks", (3, 4, 2, 2)), ("diff", (8, 8))]
+)
+def test_other_kinds_become_a_draft_too(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...]
+) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({f"lora_unet_mid_block_attentions_0_proj_in.{suffix}": torch.zeros(shape)}, path)
+    facts = read_network_facts(path)
+    made = draft_from_network(facts).recipe()
+    algorithm = {3: "diag-oft", 4: "boft", 2: "full"}[len(shape)]
+    assert made.network.algorithm == algorithm
+    assert facts.words.startswith(f"{algorithm}, rank 2" if "oft" in suffix else "full, 1 layer")
+
+
+def test_norms_alone_are_no_start(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    name = "lora_unet_mid_block_attentions_0_norm"
+    save_file({f"{name}.w_norm": torch.zeros(8), f"{name}.b_norm": torch.zeros(8)}, path)
+    with pytest.raises(NetworkFileError, match="no network of a kind"):
+        read_network_facts(path)
+
+
 @pytest.mark.parametrize("kind", ["missing", "text", "base"])
 def test_files_that_are_no_network_are_refused_in_words(
     tmp_path: Path, base: Path, kind: str
