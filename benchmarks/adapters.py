@@ -268,6 +268,7 @@ def survival(case: Case, device: str, dtype: torch.dtype, ratio: float = 1e-3) -
     x_ND = torch.randn(8192, 640, device=device).to(dtype)
     with ours_on(case, {"layer": layer}) as network, torch.no_grad():
         network.eval()
+        network.at_timesteps(None)  # all ranks of a T-LoRA, as delta() has them
         (member,) = network.members
         delta = member.adapter.delta().double()
         network.set_strength(float(ratio * layer.weight.double().std() / delta.std()))

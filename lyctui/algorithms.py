@@ -116,23 +116,23 @@ LARGE_FACTOR = (1, 2)
 """Stars of LoKr with a large factor: it learns the broad idea."""
 SMALL_FACTOR = 8
 
-# From benchmarks/RESULTS.md (`python benchmarks/adapters.py`); until its table is complete, the
-# steps of prototypes on one core. Keys are the names of the benchmark's cases.
+# From benchmarks/RESULTS.md (`python benchmarks/adapters.py`), one core; those with convolutions of
+# fewer runs and partly estimated. Keys are the names of the benchmark's cases.
 SPEED: dict[str, float] = {
     "lora": 1.00,
-    "loha-16": 0.68,
-    "loha-4": 0.91,
-    "lokr-4": 0.82,
-    "lokr-8": 0.83,
-    "lokr-even": 0.85,
-    "ia3": 1.07,
-    "dylora": 1.00,
-    "glora": 0.79,
+    "loha-16": 0.77,
+    "loha-4": 0.93,
+    "lokr-4": 0.93,
+    "lokr-8": 0.89,
+    "lokr-even": 0.92,
+    "ia3": 1.10,
+    "dylora": 0.98,
+    "glora": 0.91,
     "diag-oft": 0.97,
-    "boft": 0.46,
-    "full": 1.05,
+    "boft": 0.50,
+    "full": 0.82,
     "t-lora": 0.96,
-    "dora": 0.68,
+    "dora": 0.77,
 }
 """Steps in the time of one step of LoRA, on attention and feed-forward layers."""
 SPEED_CONV: dict[str, float] = {

@@ -32,11 +32,15 @@ class InputMagnitudes(torch.autograd.Function):
         up: Tensor,
     ) -> Tensor:
         ctx.save_for_backward(x, weight, less_one_I, down, up)
-        out = F.linear(x, weight, bias).contiguous()
         x_NI = x.reshape(-1, x.shape[-1])
-        out_NO = out.view(-1, out.shape[-1])
-        out_NO.addmm_(x_NI * less_one_I.to(x.dtype), weight.t())
-        out_NO.addmm_(x_NI @ down.t(), up.t())
+        scaled_NI, hidden_ND = x_NI * less_one_I.to(x.dtype), x_NI @ down.t()
+        if bias is None:
+            # The small parts first: the sum with the base's product is rounded once.
+            out_NO = (scaled_NI @ weight.t()).addmm_(hidden_ND, up.t()).addmm_(x_NI, weight.t())
+            return out_NO.view(*x.shape[:-1], weight.shape[0])
+        # A bias would swallow them, so there the base stands first, as it was to the bit.
+        out = F.linear(x, weight, bias).contiguous()
+        out.view(-1, out.shape[-1]).addmm_(scaled_NI, weight.t()).addmm_(hidden_ND, up.t())
         return out
 
     @staticmethod

@@ -27,6 +27,18 @@ FP32_FACTOR = 1.6
 TEXT_ENCODER_BYTES = 0.25e9 / 8
 """Saved for backward for each caption where the text encoder is trained."""
 
+KEPT = {
+    "loha": 1.06,
+    "ia3": 1.25,
+    "dylora": 1.05,
+    "glora": 1.11,
+    "diag-oft": 1.07,
+    "boft": 2.77,
+    "t-lora": 1.25,
+}
+"""Saved for backward beside a LoRA's, measured by benchmarks/adapters.py; 1 where it is as much."""
+KEPT_WITH_DORA = 1.16
+
 PARAMETER_BYTES = {"adamw": 16, "adamw8bit": 10, "prodigy": 28}
 """For each trained number: fp32 weight, gradient and the optimizer's own copies."""
 
@@ -46,6 +58,13 @@ class MemoryQuestion:
     checkpointing: bool
     te_loaded: bool
     te_trained: bool
+    kept: float = 1.0
+    """What the network keeps for backward, as a multiple of a LoRA's."""
+
+
+def kept_by(algorithm: str, *, dora: bool) -> float:
+    """What a network keeps for backward, as a multiple of a LoRA's."""
+    return KEPT.get(algorithm, 1.0) * (KEPT_WITH_DORA if dora else 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,5 +101,7 @@ def _activations(question: MemoryQuestion) -> float:
     each = checkpointed if question.checkpointing else ACTIVATION_BYTES
     if not question.half:
         each *= FP32_FACTOR
+    # Within a block that is computed again, nothing is kept.
+    kept = 1.0 if question.checkpointing else question.kept
     text = TEXT_ENCODER_BYTES if question.te_trained else 0.0
-    return question.batch * (each * scale + text)
+    return question.batch * (each * scale * kept + text)

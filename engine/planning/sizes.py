@@ -9,10 +9,11 @@ from engine.data.buckets import Placement
 from engine.hardware import Device
 from engine.planning.base import BaseSize, base_size
 from engine.planning.facts import Facts
-from engine.planning.memory import MemoryEstimate, MemoryQuestion, estimate_memory
+from engine.planning.memory import MemoryEstimate, MemoryQuestion, estimate_memory, kept_by
 from engine.planning.network import NetworkSize, network_size
 from engine.planning.rules import trained_components
 from engine.settings import Recipe
+from engine.settings.network import asked
 
 LATENT_CHANNELS = 4
 LATENT_FACTOR = 8
@@ -122,4 +123,5 @@ def _question(recipe: Recipe, base: BaseSize, network: NetworkSize) -> MemoryQue
         checkpointing=bool(recipe.train.checkpointing),
         te_loaded=trains_te or not recipe.data.cache_text,
         te_trained=trains_te,
+        kept=kept_by(recipe.network.algorithm, dora=asked(recipe.network, "dora", "off") != "off"),
     )

@@ -266,7 +266,7 @@ def test_a_consequence_tells_before_and_after() -> None:
     assert isinstance(before, Numbers) and isinstance(after, Numbers)
     short = consequence(change, before, after, short=True)
     assert short.startswith("37.9 → 1.2 MB · ") and short.endswith(
-        "speed 1.00 → 0.85 · CAFDL → CAF-L"
+        f"speed 1.00 → {SPEED['lokr-even']:.2f} · CAFDL → CAF-L"
     )
     long = consequence(change, before, after)
     assert long.startswith("file 37.9 to 1.2 MB · memory ")
