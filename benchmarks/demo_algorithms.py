@@ -47,7 +47,7 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "boft": {
         "network": {"algorithm": "boft", "rank": 16},
-        "optim": {"lr": 4e-3, "te_lr": 2e-3},
+        "optim": {"lr": 1.5e-3, "te_lr": 7e-4},
     },
     "full": {"network": {"algorithm": "full"}, "optim": {"lr": 1.5e-3, "te_lr": 1e-3}},
     "t-lora": {"network": {"algorithm": "t-lora", "rank": 16, "alpha": 16, "min_rank": 4}},

@@ -38,9 +38,10 @@ class Page(Screen[None]):
         yield Footer()
 
 
-async def until(pilot: Any, condition: Callable[[], Any], seconds: float = 10.0) -> None:
+async def until(pilot: Any, condition: Callable[[], Any], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
-    while not condition():
+    # A screen may be on top before its widgets are there.
+    while not (pilot.app.screen.is_mounted and condition()):
         assert time.monotonic() < deadline, "waited too long"
         await pilot.pause(0.02)
 
@@ -313,7 +314,8 @@ async def test_palette_holds_every_action_of_the_monitor(toy_run) -> None:
 
 @pytest.mark.parametrize("theme", ["dark", "light", "ansi"])
 async def test_each_theme_draws_every_screen(toy_run, theme) -> None:
-    run = toy_run(steps=8, seconds=0.02)
+    # Long enough for the dialog to be there before the results are.
+    run = toy_run(steps=10, seconds=0.3)
     app = LyctuiApp(run=run, theme=theme, ascii_only=theme == "ansi")
     async with app.run_test(size=(120, 40)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, RunScreen))

@@ -160,6 +160,8 @@ def progress(done, total, name):
         os.kill(os.getpid(), signal.SIGINT)
 
 tools.silent = progress
+# A background job of a shell may have been started with the signal ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["lyctui", *arguments]
 main()
 """

@@ -95,6 +95,11 @@ def report_on(pilot: Pilot[int]) -> str:
     return "".join(words_on(pilot, "#report").split())
 
 
+def reported(app: LyctuiApp) -> bool:
+    """Whether the report is there, and not only its screen."""
+    return isinstance(app.screen, ToolReportScreen) and bool(app.screen.query("#report"))
+
+
 def form_of(app: App) -> ToolFormScreen:
     assert isinstance(app.screen, ToolFormScreen)
     return app.screen
@@ -293,7 +298,7 @@ async def test_keys_alone_convert_a_real_file(
         assert "vexilo-diffusers.safetensors" in words_on(pilot, "#will").replace("\n", "")
         assert form.findings.reads.startswith("Read by")
         await pilot.press("ctrl+n")
-        await until(pilot, lambda: isinstance(app.screen, ToolReportScreen), 60)
+        await until(pilot, lambda: reported(app), 60)
         await until(pilot, lambda: "Readby" in report_on(pilot))
         told = report_on(pilot)
         assert "Written" in told and "vexilo-diffusers.safetensors" in told
@@ -301,10 +306,7 @@ async def test_keys_alone_convert_a_real_file(
         await pilot.press("i")
         await until(
             pilot,
-            lambda: (
-                isinstance(app.screen, ToolReportScreen)
-                and "Algorithm" in words_on(pilot, "#report")
-            ),
+            lambda: reported(app) and "Algorithm" in words_on(pilot, "#report"),
             30,
         )
         await pilot.press("escape")
@@ -332,7 +334,7 @@ async def test_a_real_merge_with_a_strength_goes_through_the_page(
         await looked_at(pilot)
         assert len(app.screen.query_one(NetworkRows).rows) == 2, "an empty row follows"
         await pilot.press("ctrl+n")
-        await until(pilot, lambda: isinstance(app.screen, ToolReportScreen), 60)
+        await until(pilot, lambda: reported(app), 60)
         await until(pilot, lambda: "everyprogramthatloadsthebasemodel" in report_on(pilot))
     assert one.networks[0] == (lora.name, "0.5")
     before, after = load_file(tiny.base), load_file(target)

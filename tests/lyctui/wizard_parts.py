@@ -64,10 +64,11 @@ def settled(draft: Draft, hardware: Hardware = NO_GPU) -> Wizard:
     return wizard
 
 
-async def until(pilot: Pilot[int], condition: Callable[[], object], seconds: float = 15.0) -> None:
+async def until(pilot: Pilot[int], condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait for a condition, not for a time."""
     end = time.monotonic() + seconds
-    while not condition():
+    # A screen may be on top before its widgets are there.
+    while not (pilot.app.screen.is_mounted and condition()):
         if time.monotonic() > end:
             raise AssertionError("the awaited state never came")
         await pilot.pause()
