@@ -115,9 +115,9 @@ async def test_nothing_is_cut_at_any_size(size: tuple[int, int]) -> None:
         for row in menu.rows:
             assert "…" not in row.note or size[0] < 80, row
             assert text.cells(row.note) + 15 <= menu.scrollable_content_region.width
-        for name in ("heads", "below", "means"):
-            # Lines are broken anew once a widget knows its width.
-            await until(pilot, lambda widget=page.query_one(f"#{name}", Lines): fits(widget))
+        # Lines are broken anew once a widget knows its width.
+        shown = [page.query_one(f"#{name}", Lines) for name in ("heads", "below", "means")]
+        await until(pilot, lambda: all(fits(widget) for widget in shown))
         assert page.query_one("#form").size.height >= 2, "fields can be reached"
         if size == (120, 40):
             assert menu.size.height == 11 and "above" not in lines(pilot, "below")
