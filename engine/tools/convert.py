@@ -27,6 +27,7 @@ from engine.tools.checkpoint import Checkpoint
 from engine.tools.checks import check
 from engine.tools.forms import (
     BEHIND_THE_BASE,
+    DIFF_B,
     Module,
     Written,
     as_diff,
@@ -343,6 +344,10 @@ class _Conversion:
 
     def _file_notes(self, maker: ReportMaker) -> None:
         request = self.request
+        for placed in self.placed:
+            if DIFF_B in placed.module.shapes and self._action(placed) == "lora":
+                name = placed.module.name
+                maker.skip(f"{name}: the change of its bias is left out, a LoRA has none")
         if request.program == "a1111":
             family = self.source.family if self.base is None else self.base.family
             shapes = {placed.module.name: placed.module.shapes for placed in self.placed}

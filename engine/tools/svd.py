@@ -38,9 +38,7 @@ class Spectrum:
     @property
     def rank(self) -> int:
         """Number of singular values that are more than rounding."""
-        if not len(self.s_R) or float(self.s_R[0]) == 0:
-            return 0
-        return int((self.s_R > SMALLEST * self.s_R[0]).sum())
+        return above_rounding(self.s_R)
 
     def scaled(self, factor: float) -> Spectrum:
         """Of `factor` times the change."""
@@ -69,7 +67,7 @@ def rank_for(rule: RankRule, s_R: Tensor) -> int:
 
     Never more than are above rounding.
     """
-    known = Spectrum(s_R, _no_vectors).rank
+    known = above_rounding(s_R)
     value, whole = rule.value, s_R[: max(known, 1)]
     match rule.kind:
         case "fixed":
@@ -90,8 +88,11 @@ def rank_for(rule: RankRule, s_R: Tensor) -> int:
     return min(max(kept, 1), most)
 
 
-def _no_vectors(rank: int) -> Pair:
-    raise NotImplementedError
+def above_rounding(s_R: Tensor) -> int:
+    """How many singular values, the largest first, are more than rounding."""
+    if not len(s_R) or float(s_R[0]) == 0:
+        return 0
+    return int((s_R > SMALLEST * s_R[0]).sum())
 
 
 def _kept_for_rest(s_R: Tensor, part: float) -> int:

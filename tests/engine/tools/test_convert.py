@@ -396,3 +396,14 @@ def test_numbers_that_make_no_sense_are_a_wrong_call(tiny, tmp_path):
     for rule in (RankRule("fixed", 0), RankRule("error", 2.0), RankRule("fixed", 1.5)):
         with pytest.raises(UsageError):
             convert(request(tiny, tiny.network("lora"), tmp_path, to="lora", rule=rule))
+
+
+def test_a_lora_that_loses_a_bias_says_so(tiny, tmp_path):
+    request = ConvertRequest(
+        source=tiny.network("full"), output=tmp_path / "x.safetensors", to="lora"
+    )
+    report = convert(request)
+    lost = [line for line in report.skipped if "bias" in line]
+    assert lost and all("a LoRA has none" in line for line in lost)
+    kept = convert(ConvertRequest(source=tiny.network("full"), output=tmp_path / "y.safetensors"))
+    assert not any("bias" in line for line in kept.skipped)
