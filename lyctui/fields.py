@@ -44,6 +44,7 @@ Kind = Literal[
     "folder",
     "lines",
     "pair",
+    "numbers",
     "folders",
     "overrides",
     "mixed",
@@ -156,6 +157,8 @@ def to_text(form: FormField, value: Any) -> str:
             return path_text(value)
         case "lines":
             return "\n".join(str(one) for one in value)
+        case "numbers":
+            return ", ".join(number_text(one) for one in value)
         case "pair":
             return (" x " if form.whole else ", ").join(number_text(one) for one in value)
         case "folders":
@@ -251,6 +254,8 @@ def from_text(form: FormField, text: str) -> Any:
             return [line.strip() for line in text.splitlines() if line.strip()]
         case "pair":
             return _pair(form, bare)
+        case "numbers":
+            return _numbers(form, bare)
         case "folders":
             return [_folder(form, line) for line in text.splitlines() if line.strip()]
         case "overrides":
@@ -319,6 +324,13 @@ def _pair(form: FormField, text: str) -> list[Any]:
         raise _wrong(form, text, must) from None
 
 
+def _numbers(form: FormField, text: str) -> list[int]:
+    try:
+        return [int(part) for part in re.split(r"[\s,;]+", text) if part]
+    except ValueError:
+        raise _wrong(form, text, "whole numbers, such as 512, 768") from None
+
+
 def _folder(form: FormField, line: str) -> dict[str, Any]:
     """`10_dog: repeats=3, text=sks dog, flip=yes`."""
     name, colon, rest = line.partition(":")
@@ -377,7 +389,7 @@ def shown_value(form: FormField, value: Any) -> str:
     text = to_text(form, value).replace("\n", " · ")
     if not text:
         return "empty"
-    return f"{text} {form.unit}".strip() if form.kind in ("whole", "number", "pair") else text
+    return f"{text} {form.unit}".strip() if form.kind in ("whole", "number", "pair", "numbers") else text
 
 
 def suggestion(form: FormField, chosen: Any, recommended: Any, *, differs: bool) -> str:

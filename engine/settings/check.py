@@ -143,6 +143,9 @@ def _wrong_kind(row: Setting, value: Any) -> str:
             return "text in quotes"
         case "pair":
             return "" if _is_pair(value) else _must(row)
+        case "numbers":
+            right = isinstance(value, (list, tuple)) and all(map(_is_number, value))
+            return "" if right else _must(row)
         case "folders" if not isinstance(value, (list, tuple)):
             return 'a list of tables such as {name = "10_dog", repeats = 3}'
         case "overrides" if not isinstance(value, (list, tuple)):
@@ -180,6 +183,8 @@ def _must(row: Setting) -> str:
         case "pair":
             whole = row.path == "data.resolution"
             return f"two {'whole numbers' if whole else 'numbers'}, each {row.range}"
+        case "numbers":
+            return f"a list of whole numbers, each {row.range}"
     base = words.get(row.kind, row.type)
     return f"{base}, {row.range}" if row.range else base
 
@@ -215,7 +220,7 @@ def _location(parts: tuple[int | str, ...]) -> tuple[int | str, ...]:
 
 def _one_problem(row: Setting, error: ErrorDetails, data: Mapping[str, Any]) -> Problem:
     kind, context = error["type"], error.get("ctx", {})
-    if row.kind in ("mixed", "pair"):
+    if row.kind in ("mixed", "pair", "numbers"):
         return _problem(row, _written(data, row.path), _must(row))
     if kind in RANGE_RULES:
         words, key = RANGE_RULES[kind]

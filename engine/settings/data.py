@@ -58,6 +58,12 @@ class Data(Section):
         int | None, Ge(0), Le(255), Ask("Keep tags", "advanced", blank="trigger and class")
     ] = None
     """How many leading tags keep their place and are never dropped; counts tags."""
+    keep_separator: Annotated[str, Ask("Separator of the kept part", "expert")] = ""
+    """Text such as ||| in a caption: what stands before it is kept, instead of a number of tags."""
+    secondary_separator: Annotated[str, Ask("Separator inside tags", "expert")] = ""
+    """Text such as ;;; that holds tags together in a draw and then becomes the tag separator."""
+    wildcards: Annotated[bool, Ask("Wildcards", "advanced")] = False
+    """Draw one of {a|b|c}, and one line of a caption file that has several."""
     caption_dropout: Annotated[float, Ge(0), Le(1), Ask("Caption dropout", "advanced")] = 0.0
     """Share of draws that see an empty caption."""
     caption_dropout_every: Annotated[
@@ -75,6 +81,11 @@ class Data(Section):
         Ask("Resolution", unit="px", flag="--resolution", blank="what the base was made for"),
     ] = None
     """Width and height; their product is the area budget of every bucket."""
+    more_resolutions: Annotated[
+        tuple[Annotated[int, Ge(64), Le(4096)], ...],
+        Ask("Further resolutions", "expert", unit="px"),
+    ] = ()
+    """Sides of further area budgets; every picture is trained at each of them too."""
     buckets: Annotated[bool, Ask("Buckets", "advanced")] = True
     """Train pictures of several shapes in groups of one shape."""
     bucket_step: Annotated[
@@ -93,20 +104,38 @@ class Data(Section):
     """Small pictures keep their size instead of being enlarged."""
     flip: Annotated[bool, Ask("Mirror at random", "advanced")] = False
     """Show pictures mirrored half of the time; never for subjects with a left and a right."""
+    colour: Annotated[bool, Ask("Vary colours", "expert")] = False
+    """Shift hue or brightness of a third of the draws a little; switches the cache off."""
     random_crop: Annotated[bool, Ask("Random crop", "expert")] = False
     """Cut the overhang at a random place instead of around the centre; switches the cache off."""
     background: Annotated[str, Ask("Background for transparency", "advanced")] = "white"
     """Colour put behind transparent pixels: a name, #rrggbb, or random."""
+    masked_loss: Annotated[Literal["off", "alpha", "folder"], Ask("Masked loss", "advanced")] = (
+        "off"
+    )
+    """Learn from a part of each picture: what is opaque, or what is white in a mask picture."""
+    mask_folder: Annotated[Path | None, Ask("Masks", "advanced", kind="folder", blank="none")] = (
+        None
+    )
+    """Folder of mask pictures named like the training pictures; white is learnt."""
+    mask_mean: Annotated[Literal["mask", "picture"], Ask("Mask mean", "expert")] = "mask"
+    """Mean of the loss over the masked area, or over the whole picture as kohya has it."""
     max_megapixels: Annotated[float, Ge(1), Ask("Largest picture", "expert", unit="MP")] = 100.0
     """Larger pictures are refused as decompression bombs."""
     reg_ratio: Annotated[
         float, Ge(0), Le(10), Ask("Regularisation ratio", "advanced", unit="x")
     ] = 1.0
     """Regularisation samples for each training sample."""
+    validation: Annotated[float, Ge(0), Le(0.5), Ask("Held out", "advanced")] = 0.0
+    """Share of the training pictures that are not trained but measured; 0 is off."""
+    validation_seed: Annotated[int, Ge(0), Le(2**32 - 1), Ask("Held-out seed", "expert")] = 0
+    """Number that chooses the pictures held out."""
     cache_latents: Annotated[Literal["disk", "ram", "off"], Ask("Cache latents", "advanced")] = (
         "disk"
     )
     """Encode each picture once and keep the result."""
+    vae_batch: Annotated[int, Ge(1), Le(64), Ask("VAE batch", "expert")] = 1
+    """Pictures that are encoded together when the cache is filled; 1 gives the same bits always."""
     cache_text: Annotated[
         bool | None,
         Ask("Cache text", "expert", blank="on where the text encoder is not trained"),

@@ -27,5 +27,13 @@ class Run(Section):
         Literal["continue", "stop"], Ask("When the terminal is lost", "advanced")
     ] = "continue"
     """Go on without a screen, or save and stop."""
+    csv: Annotated[bool, Ask("CSV log", "advanced")] = False
+    """Also write every step's numbers to steps.csv in the run's folder."""
+    tensorboard: Annotated[bool, Ask("TensorBoard log", "advanced")] = False
+    """Also write TensorBoard's files, in the run's folder."""
+    wandb: Annotated[bool, Ask("WandB log", "advanced")] = False
+    """Also send the numbers to Weights & Biases: the only thing that leaves this machine."""
+    wandb_project: Annotated[str, Ask("WandB project", "expert")] = "lyctui"
+    """Project that wandb writes to; its key comes from the environment and is never stored."""
     deterministic: Annotated[bool, Ask("Bit-exact on the GPU", "expert")] = False
     """Use only kernels that give the same bits each time; slower on a GPU, free on the CPU."""

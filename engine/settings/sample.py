@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Le, MultipleOf
 
 from engine.settings.ask import Ask, Section
 
+SamplerName = Literal[
+    "ddim",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_karras",
+    "dpmpp_sde_karras",
+    "unipc",
+    "lms",
+    "pndm",
+    "ddpm",
+]
 Side = Annotated[int, Ge(64), Le(4096), MultipleOf(8)]
 
 
@@ -16,6 +30,10 @@ class Sample(Section):
 
     prompts: Annotated[tuple[str, ...], Ask("Prompts", kind="lines")] = ()
     """One prompt a line; flags --w --h --d --s --l --n at its end set size, seed, steps, guidance."""
+    prompts_file: Annotated[
+        Path | None, Ask("Prompts from a file", "advanced", kind="file", blank="none")
+    ] = None
+    """A .txt, .json or .toml file with further prompts."""
     negative: Annotated[str, Ask("Negative prompt", "advanced")] = ""
     """What the pictures should not show, where a prompt has no --n."""
     at_start: Annotated[bool, Ask("Before the first step", "advanced")] = True
@@ -24,6 +42,10 @@ class Sample(Section):
     """Make the pictures after every n-th epoch; 0 is off."""
     every_steps: Annotated[int, Ge(0), Ask("Sample every", "advanced", unit="steps")] = 0
     """Make the pictures after every n-th step; 0 is off."""
+    every_minutes: Annotated[float, Ge(0), Ask("Sample every", "expert", unit="min")] = 0.0
+    """Make the pictures at the first step after so many minutes; 0 is off."""
+    sampler: Annotated[SamplerName, Ask("Sampler", "advanced")] = "ddim"
+    """How noise becomes a picture."""
     steps: Annotated[int, Ge(1), Le(1000), Ask("Denoising steps", "advanced")] = 30
     """Steps of the sampler."""
     guidance: Annotated[float, Ge(0), Le(50), Ask("Guidance", "advanced")] = 7.5

@@ -17,6 +17,8 @@ class Save(Section):
     """Write a network file after every n-th epoch; 0 writes the last one only."""
     every_steps: Annotated[int, Ge(0), Ask("Save every", "advanced", unit="steps")] = 0
     """Write a network file after every n-th step; 0 is off."""
+    every_minutes: Annotated[float, Ge(0), Ask("Save every", "expert", unit="min")] = 0.0
+    """Write a network file at the first step after so many minutes; 0 is off."""
     precision: Annotated[Literal["fp16", "bf16", "fp32"], Ask("File precision", "advanced")] = (
         "fp16"
     )
@@ -33,6 +35,14 @@ class Save(Section):
     """What the file tells: all, without folder names, tags and comment, or only what loaders need."""
     comment: Annotated[str, Ask("Comment", "advanced", blank="the trigger")] = ""
     """Text stored in the file; other programs show it."""
+    title: Annotated[str, Ask("Title", "expert", blank="the run's name")] = ""
+    """Name of the network in its metadata."""
+    author: Annotated[str, Ask("Author", "expert")] = ""
+    """Your name, if it is to stand in the file."""
+    description: Annotated[str, Ask("Description", "expert")] = ""
+    """What the network is for, for those who get the file."""
+    license: Annotated[str, Ask("Licence", "expert")] = ""
+    """What others may do with the file."""
     copy_to: Annotated[Path | None, Ask("Copy to", "advanced", kind="folder", blank="nowhere")] = (
         None
     )

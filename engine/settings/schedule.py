@@ -4,23 +4,36 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
 from engine.settings.ask import Ask, Section
+
+SchedulerName = Literal[
+    "constant",
+    "constant_with_warmup",
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "cosine_with_min_lr",
+    "polynomial",
+    "piecewise_constant",
+    "inverse_sqrt",
+    "warmup_stable_decay",
+    "rex",
+    "adafactor",
+]
 
 
 class Schedule(Section):
     """How the learning rate changes over the run."""
 
-    scheduler: Annotated[
-        Literal["constant", "linear", "cosine", "cosine_with_restarts"], Ask("Schedule")
-    ] = "cosine"
+    scheduler: Annotated[SchedulerName, Ask("Schedule")] = "cosine"
     """Shape of the learning-rate curve."""
     warmup_percent: Annotated[
         float | None,
         Ge(0),
         Le(100),
-        Ask("Warmup", "advanced", unit="%", blank="10, or 0 for Prodigy"),
+        Ask("Warmup", "advanced", unit="%", blank="10, or 0 for optimizers that find the rate"),
     ] = None
     """Share of the steps in which the rate rises to its full size."""
     warmup_steps: Annotated[
@@ -29,3 +42,11 @@ class Schedule(Section):
     """The same as a number of steps; wins over the percentage."""
     cycles: Annotated[int, Ge(1), Le(100), Ask("Cycles", "advanced")] = 1
     """How often cosine_with_restarts starts again."""
+    power: Annotated[float, Gt(0), Le(20), Ask("Power", "advanced")] = 1.0
+    """Bend of polynomial: 1 is a straight line, more falls faster at first."""
+    min_lr_ratio: Annotated[float, Ge(0), Le(1), Ask("Lowest rate", "advanced")] = 0.1
+    """Share of the rate at which cosine_with_min_lr and warmup_stable_decay end."""
+    decay_percent: Annotated[float, Ge(0), Le(100), Ask("Decay", "advanced", unit="%")] = 20.0
+    """Share of the steps in which warmup_stable_decay falls, at the end."""
+    rules: Annotated[str, Ask("Piecewise rules", "expert")] = ""
+    """For piecewise_constant: "1:500,0.1:800,0.01" is the full rate to step 500, a tenth to 800."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Le, Lt
 
 from engine.settings.ask import Ask, Section
 
@@ -29,10 +29,24 @@ class Train(Section):
         Literal["no", "fp16", "bf16"] | None, Ask("Precision", "advanced", blank="from the device")
     ] = None
     """Number format of the base model while training; the network itself stays in fp32."""
+    network_precision: Annotated[
+        Literal["fp32", "fp16", "bf16"], Ask("Network precision", "expert")
+    ] = "fp32"
+    """Number format of the trained network itself; bf16 rounds at random so that nothing is lost."""
     checkpointing: Annotated[
         bool | None, Ask("Gradient checkpointing", "advanced", blank="from the GPU's memory")
     ] = None
     """Compute parts of each step twice: a third slower, far less memory, same result."""
+    attention: Annotated[Literal["sdpa", "xformers", "math"], Ask("Attention", "expert")] = "sdpa"
+    """How attention is computed: torch's own fast one, xformers where installed, or the plain formula."""
+    ema_decay: Annotated[float, Ge(0), Lt(1), Ask("Averaged weights", "advanced")] = 0.0
+    """Keep a running average of the network for files and pictures: 0.99 to 0.9999; 0 is off."""
+    validate_every_epochs: Annotated[
+        int, Ge(0), Ask("Measure every", "advanced", unit="epochs")
+    ] = 1
+    """Measure the loss with fixed noise after every n-th epoch, where pictures are held out; 0 is off."""
+    validate_every_steps: Annotated[int, Ge(0), Ask("Measure every", "expert", unit="steps")] = 0
+    """The same after every n-th step; 0 is off."""
     device: Annotated[str, Ask("Device", "advanced", flag="--device")] = "auto"
     """auto, cpu, the number of a GPU, or its UUID."""
     seed: Annotated[

@@ -20,7 +20,9 @@ def read_value(row: Setting, text: str) -> Any:
         return None
     if not bare:
         # Of what cannot be unset, empty text and an empty list are values.
-        empty: dict[str, Any] = {"text": "", "lines": [], "folders": [], "overrides": []}
+        empty: dict[str, Any] = {
+            "text": "", "numbers": [], "lines": [], "folders": [], "overrides": []
+        }  # fmt: skip
         return None if row.nullable else empty.get(row.kind)
     match row.kind:
         case "text" | "path" | "choice":
@@ -34,6 +36,8 @@ def read_value(row: Setting, text: str) -> Any:
             return value.lower() if isinstance(value, str) else value
         case "pair":
             return _pair(bare)
+        case "numbers":
+            return [_number(part) for part in re.split(r"[\s\[\],]+", bare) if part]
         case "lines":
             value = _toml(bare)
             return value if isinstance(value, list) else [_quoted(bare)]

@@ -29,6 +29,7 @@ Kind = Literal[
     "path",
     "choice",
     "pair",
+    "numbers",
     "lines",
     "folders",
     "overrides",
@@ -42,6 +43,7 @@ KIND_WORDS: dict[Kind, str] = {
     "path": "file or folder",
     "choice": "one of",
     "pair": "two numbers",
+    "numbers": "list of whole numbers",
     "lines": "list of texts",
     "folders": "list of folders",
     "overrides": "list of patterns with settings",
@@ -296,7 +298,9 @@ def _kind(annotation: Any) -> tuple[Kind, tuple[str, ...], list[Any]]:
             return "folders", (), []
         if item is Override:
             return "overrides", (), []
-        return ("lines", (), []) if item is str else ("pair", (), rules)
+        if item is str:
+            return "lines", (), []
+        return "numbers" if get_args(annotation)[-1] is Ellipsis else "pair", (), rules
     choices: list[str] = []
     rules = []
     for arm in get_args(annotation):

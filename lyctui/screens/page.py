@@ -36,7 +36,7 @@ from lyctui.widgets.setting_field import Look, SettingField, field_id
 from lyctui.widgets.step_list import StepList, Steps
 from lyctui.wizard import Wizard
 
-TYPED_AT_ONCE = ("text", "whole", "number", "pair", "mixed", *sorted(MANY_LINES))
+TYPED_AT_ONCE = ("text", "whole", "number", "pair", "numbers", "mixed", *sorted(MANY_LINES))
 """Kinds whose every keystroke counts; a path counts when it is whole."""
 MOST_PROBLEMS = 4
 

@@ -20,7 +20,7 @@ from lyctui.text import fit, inert
 from lyctui.widgets.path_input import PathInput
 
 LABEL_CELLS = 23
-TYPING_KINDS = ("text", "whole", "number", "pair", "mixed")
+TYPING_KINDS = ("text", "whole", "number", "pair", "numbers", "mixed")
 
 
 @dataclass(frozen=True, slots=True)
