@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 MERGES_FILE = Path(__file__).parent / "tokenizer" / "clip_merges.txt.gz"
 START, END = "<|startoftext|>", "<|endoftext|>"
+FIRST_WORD = "!"
+"""The token with id 0."""
 MAX_TOKENS = 77
 
 

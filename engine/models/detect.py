@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from engine.errors import ModelError, Problem
-from engine.models.architecture import UnusualShape, from_configs, from_tensors
-from engine.models.facts import Layout, ModelFacts, Prediction, settle_choice
+from engine.models.architecture import Architecture, UnusualShape, from_configs, from_tensors
+from engine.models.facts import ASSUMED, Layout, ModelFacts, Prediction, settle_choice
 from engine.models.folder import is_model_folder, read_config, weight_files
 from engine.models.headers import Header, TensorInfo, main_dtype, read_header
 from engine.models.recognise import (
     FAMILY_TITLES,
+    INPAINTING_CHANNELS,
+    LATENT_CHANNELS,
     PREDICTION_WORDS,
-    TEXT,
+    REFINER,
+    TEXT_PARTS,
     TRAINABLE,
     UNET,
     VAE,
+    ZERO_SNR_MARK,
     Family,
     Recognised,
     marked_prediction,
     recognise,
+    recognised,
 )
 
 __all__ = ["Layout", "ModelFacts", "Prediction", "find_models", "inspect_model", "settle_choice"]
@@ -32,6 +38,8 @@ SUFFIXES: dict[str, Layout] = {
     ".pt": "ckpt",
     ".pth": "ckpt",
 }
+SD2_DOUBT = "the 768 models of Stable Diffusion 2 predict v, and this file does not tell"
+SDXL_DOUBT = "some relatives of SDXL predict v, and this file does not tell"
 DEEPEST_SEARCH = 4
 MOST_FOUND = 500
 
@@ -76,9 +84,10 @@ def file_facts(path: Path, header: Header, layout: Layout) -> ModelFacts:
         prediction_source=source,
         dtype=main_dtype(info for name, info in tensors.items() if name.startswith(UNET)),
         inpainting=found.inpainting,
+        zero_terminal_snr=ZERO_SNR_MARK in tensors,
         has_vae=any(name.startswith(VAE) for name in tensors),
         unet_parameters=_count(tensors, UNET),
-        te_parameters=_count(tensors, TEXT),
+        te_parameters=_text_parameters(tensors, found.family, architecture),
         architecture=architecture,
         problems=tuple(problems),
     )
@@ -89,6 +98,21 @@ def _count(tensors: dict[str, TensorInfo], prefix: str) -> int:
         info.count
         for name, info in tensors.items()
         if name.startswith(prefix) and not name.endswith("position_ids")
+    )
+
+
+def _text_parameters(
+    tensors: dict[str, TensorInfo], family: Family | None, architecture: Architecture | None
+) -> int:
+    """Numbers of the text encoders, without what the file holds beyond their last layer that is read."""
+    prefixes = TEXT_PARTS.get(family or "", {})
+    total = sum(_count(tensors, prefix) for prefix in prefixes.values())
+    if family != "sd2" or architecture is None:
+        return total
+    prefix = prefixes["text_encoder"]
+    unread = f"transformer.resblocks.{architecture.text_encoder['num_hidden_layers']}."
+    return total - sum(
+        _count(tensors, prefix + name) for name in (unread, "text_projection", "logit_scale")
     )
 
 
@@ -103,6 +127,10 @@ def _usual_prediction(family: Family | None) -> tuple[Prediction | None, str]:
     match family:
         case "sd1":
             return "epsilon", "usual for Stable Diffusion 1; the file has no other mark"
+        case "sd2":
+            return "epsilon", f"{ASSUMED}; {SD2_DOUBT}"
+        case "sdxl":
+            return "epsilon", f"{ASSUMED}; {SDXL_DOUBT}"
         case None:
             return None, "unknown"
         case _:
@@ -114,19 +142,20 @@ def _unsuitable(path: Path, found: Recognised) -> Iterable[Problem]:
         yield _problem(path, f"This is {found.other}.")
     elif found.family not in TRAINABLE:
         title = FAMILY_TITLES[found.family]
+        trained = ", ".join(FAMILY_TITLES[family] for family in TRAINABLE)
         yield _problem(
             path,
-            f"This is {title}; this version trains Stable Diffusion 1.",
-            "Choose SD 1.5 or a relative of it.",
-        )
-    elif found.inpainting:
-        yield _problem(
-            path,
-            "This is an inpainting model (9 input channels); this version trains on the base itself.",
-            "Use the model that it was made from.",
+            f"This is {title}; this version trains {trained}.",
+            "Choose SD 1.5, SDXL or a relative of them.",
         )
     elif found.edits_pictures:
         yield _problem(path, "This is an InstructPix2Pix model, which is not trained here.")
+    elif found.channels not in (LATENT_CHANNELS, INPAINTING_CHANNELS):
+        yield _problem(
+            path,
+            f"Its U-Net reads {found.channels} channels, as depth models and upscalers do.",
+            "Choose the text-to-image model of the family.",
+        )
 
 
 def _folder_facts(folder: Path) -> ModelFacts:
@@ -136,39 +165,47 @@ def _folder_facts(folder: Path) -> ModelFacts:
             "This folder is no model in diffusers' layout: it has no model_index.json.",
             "Give the file itself, or the folder that holds unet, vae and text_encoder.",
         )
-    family = _folder_family(folder)
-    configs = {part: read_config(folder / part / "config.json") for part in _PARTS}
-    in_channels = configs["unet"].get("in_channels", 4)
-    found = Recognised(family, inpainting=in_channels == 9, edits_pictures=in_channels == 8)
+    found = _recognise_folder(folder)
+    family = found.family
+    encoders = tuple(TEXT_PARTS.get(family or "", {}))
+    parts = ("unet", "vae", *encoders)
+    configs = {part: read_config(folder / part / "config.json") for part in parts}
     problems = list(_unsuitable(folder, found))
     architecture = None
-    tensors = {part: _part_tensors(folder, part) for part in _PARTS}
+    tensors = {part: _part_tensors(folder, part) for part in parts}
     if not problems:
-        problems += _missing_parts(folder)
+        problems += _missing_parts(folder, ("unet", *encoders))
     if not problems and family is not None:
         try:
             architecture = from_configs(family, configs)
         except UnusualShape as error:
             problems.append(_problem(folder, f"Its {error}."))
-    prediction, source = _folder_prediction(folder, family)
+    scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
+    prediction, source = _folder_prediction(scheduler, family)
     return ModelFacts(
         folder,
         "folder",
-        sum(file.stat().st_size for part in _PARTS for file in weight_files(folder / part, part)),
+        sum(file.stat().st_size for part in parts for file in weight_files(folder / part, part)),
         family=family,
         prediction=prediction,
         prediction_source=source,
         dtype=main_dtype(tensors["unet"].values()),
         inpainting=found.inpainting,
+        zero_terminal_snr=scheduler.get("rescale_betas_zero_snr") is True,
         has_vae=bool(weight_files(folder / "vae", "vae")),
         unet_parameters=_count(tensors["unet"], ""),
-        te_parameters=_count(tensors["text_encoder"], ""),
+        te_parameters=sum(_count(tensors[part], "") for part in encoders),
         architecture=architecture,
         problems=tuple(problems),
     )
 
 
-_PARTS = ("unet", "vae", "text_encoder")
+def _recognise_folder(folder: Path) -> Recognised:
+    family = _folder_family(folder)
+    if family == "sdxl" and not (folder / "text_encoder").is_dir():
+        return Recognised(other=REFINER)
+    channels = read_config(folder / "unet" / "config.json").get("in_channels")
+    return recognised(family, channels if isinstance(channels, int) else LATENT_CHANNELS)
 
 
 def _folder_family(folder: Path) -> Family | None:
@@ -187,8 +224,8 @@ def _folder_family(folder: Path) -> Family | None:
     return "sd1"
 
 
-def _missing_parts(folder: Path) -> Iterable[Problem]:
-    for part in ("unet", "text_encoder"):
+def _missing_parts(folder: Path, parts: Iterable[str]) -> Iterable[Problem]:
+    for part in parts:
         if not (folder / part / "config.json").is_file():
             yield _problem(folder, f"The folder has no {part}/config.json.")
         elif not weight_files(folder / part, part):
@@ -203,8 +240,9 @@ def _part_tensors(folder: Path, part: str) -> dict[str, TensorInfo]:
     return tensors
 
 
-def _folder_prediction(folder: Path, family: Family | None) -> tuple[Prediction | None, str]:
-    scheduler = read_config(folder / "scheduler" / "scheduler_config.json")
+def _folder_prediction(
+    scheduler: Mapping[str, Any], family: Family | None
+) -> tuple[Prediction | None, str]:
     word = PREDICTION_WORDS.get(str(scheduler.get("prediction_type", "")).lower())
     if word is not None:
         return word, "the folder's scheduler_config.json"

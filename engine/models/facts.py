@@ -13,6 +13,7 @@ from engine.models.recognise import FAMILY_TITLES, Family
 Prediction = Literal["epsilon", "v"]
 Layout = Literal["single", "folder", "ckpt"]
 SOURCE_CHOSEN = "your choice"
+ASSUMED = "assumed epsilon"
 CHOICES: dict[str, Prediction] = {"epsilon": "epsilon", "v": "v"}
 
 
@@ -30,6 +31,8 @@ class ModelFacts:
     """Where the prediction type was found, in words."""
     dtype: str = ""
     inpainting: bool = False
+    zero_terminal_snr: bool = False
+    """Whether the file says that it was trained with zero terminal SNR; most files do not tell."""
     has_vae: bool = True
     unet_parameters: int = 0
     te_parameters: int = 0
@@ -43,6 +46,11 @@ class ModelFacts:
         if self.family is None:
             return "known after loading" if self.layout == "ckpt" else "not a base model"
         return FAMILY_TITLES[self.family] + (" inpainting" if self.inpainting else "")
+
+    @property
+    def prediction_assumed(self) -> bool:
+        """Whether nothing in the file tells what it predicts, so that the user should be asked."""
+        return self.prediction_source.startswith(ASSUMED)
 
     @property
     def native_resolution(self) -> int | None:

@@ -13,11 +13,13 @@ WEIGHT_STEMS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
+    "text_encoder_2": "model",
 }
 PICKLED_STEMS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
     "text_encoder": "pytorch_model",
+    "text_encoder_2": "pytorch_model",
 }
 VARIANTS = ("", ".fp16", ".non_ema")
 

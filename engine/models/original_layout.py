@@ -1,7 +1,8 @@
-"""Names of the original single-file Stable Diffusion 1 layout, from diffusers' names.
+"""Names of the original single-file Stable Diffusion layouts, from diffusers' names.
 
 Pure functions over state dicts of torch tensors or numpy arrays, for any number of levels and
-layers a block; the values are passed on, not copied. diffusers' `from_single_file` is the inverse.
+layers a block; the values are passed on, not copied, except where OpenCLIP holds three in one.
+diffusers' single-file conversions are the inverse.
 """
 
 from __future__ import annotations
@@ -17,6 +18,24 @@ State = Mapping[str, Any]
 UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 TEXT_ENCODER_PREFIX = "cond_stage_model.transformer.text_model."
+SD2_TEXT_PREFIX = "cond_stage_model.model."
+SDXL_TEXT_PREFIX = "conditioner.embedders.0.transformer.text_model."
+SDXL_TEXT_2_PREFIX = "conditioner.embedders.1.model."
+OPEN_CLIP = {
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "embeddings.token_embedding": "token_embedding",
+    "final_layer_norm": "ln_final",
+    "text_projection.weight": "text_projection",
+}
+OPEN_CLIP_LAYER = {
+    "self_attn": "attn",
+    "mlp.fc1": "mlp.c_fc",
+    "mlp.fc2": "mlp.c_proj",
+    "layer_norm1": "ln_1",
+    "layer_norm2": "ln_2",
+}
+LAYER = re.compile(r"encoder\.layers\.(?P<index>\d+)\.(?P<rest>.+)")
+QUERY = re.compile(r"(?P<place>.+)\.q_proj\.(?P<kind>weight|bias)")
 
 VAE_ATTENTION = {
     "group_norm": "norm",
@@ -92,10 +111,65 @@ def text_encoder_to_original(state: State) -> dict[str, Any]:
     return renamed(state, lambda name: name.removeprefix("text_model."), TEXT_ENCODER_PREFIX)
 
 
+def open_clip_to_original(
+    state: State, join: Callable[[list[Any]], Any], prefix: str = ""
+) -> dict[str, Any]:
+    """A CLIP text model's state under OpenCLIP's names; `join` lays queries, keys and values together.
+
+    The projection, where there is one, is stored transposed.
+    """
+    own = {name.removeprefix("text_model."): value for name, value in state.items()}
+    result: dict[str, Any] = {}
+    for name, value in own.items():
+        if query := QUERY.fullmatch(name):
+            three = [own[f"{query['place']}.{x}_proj.{query['kind']}"] for x in "qkv"]
+            place = _open_clip_name(query["place"])
+            result[f"{prefix}{place}.in_proj_{query['kind']}"] = join(three)
+        elif ".k_proj." not in name and ".v_proj." not in name:
+            turned = value.T if name == "text_projection.weight" else value
+            result[prefix + _open_clip_name(name)] = turned
+    return result
+
+
+def _open_clip_name(name: str) -> str:
+    if layer := LAYER.fullmatch(name):
+        rest = replace_start(layer["rest"], OPEN_CLIP_LAYER)
+        return f"transformer.resblocks.{layer['index']}.{rest}"
+    return replace_start(name, OPEN_CLIP)
+
+
 def to_original_layout(unet: State, vae: State, text_encoder: State) -> dict[str, Any]:
     """The whole single-file state of Stable Diffusion 1."""
     return {
         **unet_to_original(unet),
         **vae_to_original(vae),
         **text_encoder_to_original(text_encoder),
+    }
+
+
+def to_sd2_layout(
+    unet: State, vae: State, text_encoder: State, join: Callable[[list[Any]], Any]
+) -> dict[str, Any]:
+    """The whole single-file state of Stable Diffusion 2; its text encoder lacks the unread last layer."""
+    return {
+        **unet_to_original(unet),
+        **vae_to_original(vae),
+        **open_clip_to_original(text_encoder, join, SD2_TEXT_PREFIX),
+    }
+
+
+def to_sdxl_layout(
+    unet: State,
+    vae: State,
+    text_encoder: State,
+    text_encoder_2: State,
+    join: Callable[[list[Any]], Any],
+) -> dict[str, Any]:
+    """The whole single-file state of Stable Diffusion XL."""
+    first = renamed(text_encoder, lambda name: name.removeprefix("text_model."), SDXL_TEXT_PREFIX)
+    return {
+        **unet_to_original(unet),
+        **vae_to_original(vae),
+        **first,
+        **open_clip_to_original(text_encoder_2, join, SDXL_TEXT_2_PREFIX),
     }

@@ -1,10 +1,11 @@
-"""Builds U-Net, VAE and text encoder from a checkpoint's tensors, after comparing every name and shape.
+"""Builds U-Net, VAE and text encoders from a checkpoint's tensors, after comparing every name and shape.
 
 The libraries leave what is missing silently on the meta device, or fail without naming it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,11 +14,25 @@ from torch import Tensor, nn
 
 from engine.errors import Problem
 from engine.models.architecture import CONFIGS_PATH, Config
-from engine.models.original_layout import UNET_PREFIX, VAE_PREFIX, unet_to_original, vae_to_original
+from engine.models.original_layout import (
+    UNET_PREFIX,
+    VAE_PREFIX,
+    open_clip_to_original,
+    unet_to_original,
+    vae_to_original,
+)
 
 MOST_NAMED = 6
 State = Mapping[str, Tensor]
-IGNORED_ENDS = ("position_ids", "logit_scale", "text_projection.weight", "text_projection")
+IGNORED_ENDS = (
+    "position_ids",
+    "logit_scale",
+    "attn_mask",
+    "text_projection.weight",
+    "text_projection",
+)
+OPEN_CLIP_MARK = "positional_embedding"
+RESBLOCK = re.compile(r"transformer\.resblocks\.(\d+)\.")
 OLD_VAE_ATTENTION = {
     ".query.": ".to_q.",
     ".key.": ".to_k.",
@@ -93,18 +108,72 @@ def _build(
     return frozen(module)
 
 
-def build_text_encoder(tensors: State, config: Config, dtype: torch.dtype, where: str) -> nn.Module:
-    """A CLIP text model from tensors with or without the `text_model.` level."""
-    from accelerate import init_empty_weights
-    from transformers import CLIPTextConfig, CLIPTextModel
+def build_text_encoder(
+    tensors: State,
+    config: Config,
+    dtype: torch.dtype,
+    where: str,
+    *,
+    part: str = "text encoder",
+    projected: bool = False,
+) -> nn.Module:
+    """A CLIP text model from tensors with transformers' names or OpenCLIP's.
 
+    `projected` is the kind with a projection of the pooled text behind it.
+    """
+    from accelerate import init_empty_weights
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    cls = CLIPTextModelWithProjection if projected else CLIPTextModel
     with init_empty_weights():
-        module: nn.Module = CLIPTextModel(CLIPTextConfig(**config))
-    state = {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+        module: Any = cls(CLIPTextConfig(**config))
     expected = module.state_dict()
-    compare("text encoder", expected, state, where)
+    if OPEN_CLIP_MARK in tensors:
+        own = _open_clip_tensors(tensors, int(config["num_hidden_layers"]), projected)
+        compare(part, open_clip_to_original(expected, torch.cat), own, where)
+        state = _from_open_clip(module, own)
+    else:
+        state = _with_level(tensors) if projected else _without_level(tensors)
+        compare(part, expected, state, where)
+    state = state if projected else _without_level(state)
     module.load_state_dict({name: state[name].to(dtype) for name in expected}, assign=True)
     return frozen(module)
+
+
+def _without_level(tensors: State) -> dict[str, Tensor]:
+    return {name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
+
+
+def _with_level(tensors: State) -> dict[str, Tensor]:
+    """transformers has the level `text_model.` only where a projection follows it."""
+    return {
+        name if name == "text_projection.weight" else f"text_model.{name}": tensor
+        for name, tensor in _without_level(tensors).items()
+    }
+
+
+def _open_clip_tensors(tensors: State, layers: int, projected: bool) -> dict[str, Tensor]:
+    """Those that are read: without layers behind the last one, and a projection only where wanted."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        block = RESBLOCK.match(name)
+        if block is not None and int(block[1]) >= layers:
+            continue
+        if name == "text_projection.weight":
+            found.setdefault("text_projection", tensor.T)
+        else:
+            found[name] = tensor
+    if not projected:
+        # The conversion would take its side for the width.
+        found.pop("text_projection", None)
+    return found
+
+
+def _from_open_clip(module: Any, tensors: State) -> dict[str, Tensor]:
+    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+
+    converted: dict[str, Tensor] = convert_open_clip_checkpoint(module, dict(tensors), prefix="")
+    return converted
 
 
 def frozen(module: nn.Module) -> nn.Module:

@@ -19,22 +19,39 @@ FAMILY_TITLES: dict[str, str] = {
     "sd3": "Stable Diffusion 3",
     "flux": "FLUX",
 }
-TRAINABLE: tuple[Family, ...] = ("sd1",)
+TRAINABLE: tuple[Family, ...] = ("sd1", "sd2", "sdxl")
+
+LATENT_CHANNELS = 4
+INPAINTING_CHANNELS = 9
+"""Noisy latents, the mask, and the latents of the picture with the hole blanked."""
+EDITING_CHANNELS = 8
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
-TEXT = "cond_stage_model.transformer."
+TEXT_PARTS: Mapping[str, Mapping[str, str]] = {
+    "sd1": {"text_encoder": "cond_stage_model.transformer."},
+    "sd2": {"text_encoder": "cond_stage_model.model."},
+    "sdxl": {
+        "text_encoder": "conditioner.embedders.0.transformer.",
+        "text_encoder_2": "conditioner.embedders.1.model.",
+    },
+}
+"""Where a single file of a family holds its text encoders, by the parts' names in a folder."""
+ZERO_SNR_MARK = "ztsnr"
+"""An empty tensor that some programs put into files beside "v_pred"."""
+REFINER = "the SDXL refiner, which no network is trained on"
 
 FAMILY_MARKS: tuple[tuple[str, Family], ...] = (
     # The first that fits wins: an SDXL file also has what looks like SD1's encoder.
     ("conditioner.embedders.", "sdxl"),
-    ("model.diffusion_model.label_emb.", "sdxl"),
     ("model.diffusion_model.joint_blocks.", "sd3"),
     ("model.diffusion_model.double_blocks.", "flux"),
     ("joint_blocks.", "sd3"),
     ("double_blocks.", "flux"),
     ("cond_stage_model.model.", "sd2"),
     ("cond_stage_model.transformer.", "sd1"),
+    # Last: some relatives of Stable Diffusion 2 (upscaler, unCLIP) have class embeddings too.
+    ("model.diffusion_model.label_emb.", "sdxl"),
 )
 OTHER_MARKS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
@@ -66,18 +83,26 @@ class Recognised:
     """Completes "This is ...", where it is no base model that is known."""
     inpainting: bool = False
     edits_pictures: bool = False
+    channels: int = LATENT_CHANNELS
+    """What the U-Net reads; only these and the nine of inpainting are trained on."""
+
+
+def recognised(family: Family | None, channels: int) -> Recognised:
+    """A base model of a family by the number of channels that its U-Net reads."""
+    inpainting, edits = channels == INPAINTING_CHANNELS, channels == EDITING_CHANNELS
+    return Recognised(family, inpainting=inpainting, edits_pictures=edits, channels=channels)
 
 
 def recognise(tensors: Tensors) -> Recognised:
     """The family of a single-file checkpoint, or what the file is instead."""
     family = next((family for mark, family in FAMILY_MARKS if _any(tensors, mark)), None)
     if family == "sdxl" and _is_refiner(tensors):
-        return Recognised(other="the SDXL refiner, which no network is trained on")
+        return Recognised(other=REFINER)
     if family is None:
         return Recognised(other=_other(tensors))
     first = tensors.get(UNET + "input_blocks.0.0.weight")
-    channels = first.shape[1] if first is not None and len(first.shape) == 4 else 4
-    return Recognised(family, inpainting=channels == 9, edits_pictures=channels == 8)
+    whole = first is not None and len(first.shape) == 4
+    return recognised(family, first.shape[1] if first is not None and whole else LATENT_CHANNELS)
 
 
 def _is_refiner(tensors: Tensors) -> bool:

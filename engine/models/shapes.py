@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from engine.models.architecture import Architecture, Config
 
-Component = Literal["unet", "te", "te1", "te2"]
+Component = Literal["unet", "te", "te2"]
 Kind = Literal["linear", "conv", "norm"]
 TIME_FACTOR = 4
 """The time embedding is four times as wide as the first level."""
@@ -57,7 +57,7 @@ def layer_shapes(architecture: Architecture) -> tuple[LayerShape, ...]:
     """Layers of the U-Net and the text encoders, in the order of the modules' own lists."""
     unet = _unet(architecture.unet, architecture.channels)
     second = architecture.text_encoder_2
-    first = _Place("te" if second is None else "te1", "", ("CLIPTextModel",))
+    first = _Place("te", "", ("CLIPTextModel",))
     text = _text_encoder(first, architecture.text_encoder)
     if second is None:
         return (*unet, *text)

@@ -19,9 +19,9 @@ from engine.models.ckpt import read_pickled
 from engine.models.detect import ModelFacts, file_facts, inspect_model
 from engine.models.folder import read_config, weight_files
 from engine.models.headers import Header, TensorInfo, read_header
-from engine.models.recognise import TEXT, UNET, VAE
+from engine.models.recognise import TEXT_PARTS, UNET, VAE
 
-Part = Literal["unet", "vae", "text_encoder"]
+Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 DTYPE_OF_TORCH = {
     "torch.float64": "F64",
     "torch.float32": "F32",
@@ -29,7 +29,6 @@ DTYPE_OF_TORCH = {
     "torch.bfloat16": "BF16",
     "torch.int64": "I64",
 }
-PREFIXES: dict[Part, str] = {"unet": UNET, "vae": VAE, "text_encoder": TEXT}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +40,16 @@ class Source:
 
     def tensors(self, part: Part) -> dict[str, Tensor]:
         """Tensors of one part. Of U-Net and VAE with the prefix of the original layout, if it has it."""
-        path, prefix = self.facts.path, PREFIXES[part]
+        path = self.facts.path
         if self.facts.layout == "folder":
             return read_files(weight_files(path / part, part))
+        prefixes = {"unet": UNET, "vae": VAE, **TEXT_PARTS[self.facts.family or ""]}
+        prefix = prefixes[part]
         if self.pickled is None:
             found = read_safetensors(path, prefix)
         else:
             found = {name: t for name, t in self.pickled.items() if name.startswith(prefix)}
-        if part == "text_encoder":
+        if part not in ("unet", "vae"):
             return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
         return found
 
@@ -130,6 +131,10 @@ def _vae_folder(folder: Path, base: Config) -> VaeSource:
         raise _vae_error(folder, "The folder holds no VAE.")
     config = read_config(inner / "config.json")
     known = {name: config[name] for name in base if config.get(name) is not None}
+    if known.get("scaling_factor", base["scaling_factor"]) != base["scaling_factor"]:
+        told, own = known["scaling_factor"], base["scaling_factor"]
+        what = f"This VAE is of another family: it scales latents by {told}, the base by {own}."
+        raise _vae_error(inner, what)
     return _sized(inner, read_files(files, "model.vae"), base | known)
 
 

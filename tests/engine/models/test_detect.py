@@ -70,13 +70,13 @@ def test_other_things_are_refused_by_name(tmp_path: Path, names: list[str], word
 
 
 def test_a_small_sd2_is_not_taken_for_sd1(tmp_path: Path) -> None:
-    """Widths of SD1, names of SD2."""
+    """Widths of SD1, names of SD2; too few of them to be built."""
     shapes = {
         UNET + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": [320, 768],
         "cond_stage_model.model.ln_final.weight": [768],
     }
     facts = inspect_model(write_names(tmp_path / "m.safetensors", shapes))
-    assert facts.family == "sd2" and facts.prediction is None
+    assert facts.family == "sd2" and "not built like Stable Diffusion 2" in str(facts.problems[0])
 
 
 def test_a_tiny_sd1_file_tells_everything(tiny_file: Path) -> None:
@@ -145,12 +145,16 @@ def test_a_family_that_contradicts_the_file_is_refused(tmp_path: Path, tiny_file
     assert len(error.value.problems) == 2, "both mistakes at once"
 
 
-def test_an_inpainting_model_is_refused_by_name(tmp_path: Path) -> None:
-    facts = inspect_model(write_tiny_sd1(tmp_path / "a.safetensors", in_channels=9))
-    assert facts.inpainting and "inpainting" in facts.title
-    assert "9 input channels" in str(facts.problems[0])
+def test_models_that_read_other_channels_are_refused_by_name(tmp_path: Path) -> None:
     edits = inspect_model(write_tiny_sd1(tmp_path / "b.safetensors", in_channels=8))
     assert "InstructPix2Pix" in str(edits.problems[0])
+    upscaler = {
+        "cond_stage_model.model.ln_final.weight": [2],
+        UNET + "label_emb.weight": [2, 2],
+        UNET + "input_blocks.0.0.weight": [2, 7, 3, 3],
+    }
+    facts = inspect_model(write_names(tmp_path / "c.safetensors", upscaler))
+    assert facts.family == "sd2" and "reads 7 channels" in str(facts.problems[0])
 
 
 @pytest.mark.parametrize("unet", [{"norm_num_groups": 10**9}, {"norm_num_groups": "8"}, [1], None])

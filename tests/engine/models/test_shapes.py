@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import nn
@@ -27,7 +28,7 @@ def real_modules(architecture: Architecture) -> dict[str, nn.Module]:
         if second is None:
             return {"unet": unet, "te": text_encoder}
         other = CLIPTextModelWithProjection(CLIPTextConfig(**second))
-    return {"unet": unet, "te1": text_encoder, "te2": other}
+    return {"unet": unet, "te": text_encoder, "te2": other}
 
 
 def real_shapes(architecture: Architecture) -> list[LayerShape]:
@@ -106,7 +107,7 @@ def test_the_layers_hold_all_parameters_of_the_published_unets(
     [
         ("sd1", "te", 123.06),
         ("sd2", "te", 340.39),
-        ("sdxl", "te1", 123.06),
+        ("sdxl", "te", 123.06),
         ("sdxl", "te2", 694.66),
     ],
 )
@@ -134,3 +135,89 @@ def test_kinds_and_weights_of_single_layers() -> None:
     assert shapes["unet", f"{block}.norm2"].weights == 1280
     assert shapes["te2", "text_projection"].kind == "linear"
     assert shapes["unet", "add_embedding.linear_1"].in_ == 2816
+
+
+@pytest.mark.parametrize(
+    ("family", "counts"),
+    [
+        # Tensors of the published files, without position numbers, logit_scale, and of SD2 the last
+        # layer and the projection, which are not read: v1-5, v2-1_768, sd_xl_base_1.0.
+        ("sd1", {"unet": 686, "vae": 248, "text": 196}),
+        ("sd2", {"unet": 686, "vae": 248, "text": 292 - 12}),
+        ("sdxl", {"unet": 1680, "vae": 248, "text": 196 + 389}),
+    ],
+)
+def test_single_files_of_full_size_convert_onto_the_real_modules(
+    family: str, counts: dict[str, int]
+) -> None:
+    """From header to module without a name that is missing or left over; no numbers are needed."""
+    import torch
+    from diffusers.loaders.single_file_utils import (
+        convert_ldm_unet_checkpoint,
+        convert_ldm_vae_checkpoint,
+    )
+
+    from engine.models.architecture import from_tensors
+    from engine.models.headers import TensorInfo
+    from engine.models.parts import build_text_encoder, compare
+    from engine.models.recognise import TEXT_PARTS, UNET, VAE, recognise
+
+    architecture = full_size(family)
+    state = published_names(architecture)
+    told = {name: TensorInfo("F16", tuple(tensor.shape)) for name, tensor in state.items()}
+    assert recognise(told).family == family
+    found = from_tensors(family, told, {})
+    assert list(layer_shapes(found)) == list(layer_shapes(architecture))
+    assert (found.vae, found.native_resolution) == (
+        architecture.vae,
+        architecture.native_resolution,
+    )
+
+    texts = {name: tensor for name, tensor in state.items() if not name.startswith((UNET, VAE))}
+    assert counts == {
+        "unet": sum(name.startswith(UNET) for name in state),
+        "vae": sum(name.startswith(VAE) for name in state),
+        "text": len(texts),
+    }
+    reals = real_modules(architecture)
+    for expected, converted in (
+        (reals["unet"].state_dict(), convert_ldm_unet_checkpoint(dict(state), found.unet)),
+        (real_vae(architecture).state_dict(), convert_ldm_vae_checkpoint(dict(state), found.vae)),
+    ):
+        compare("part", expected, converted, "", squeeze=True)
+        assert converted.keys() == expected.keys()
+    for part, prefix in TEXT_PARTS[family].items():
+        own = {n.removeprefix(prefix): t for n, t in texts.items() if n.startswith(prefix)}
+        config = getattr(found, part)
+        second = part == "text_encoder_2"
+        built = build_text_encoder(own, config, torch.float16, "", projected=second)
+        wanted = reals["te2" if second else "te"].state_dict()
+        assert {n: t.shape for n, t in built.state_dict().items()} == {
+            n: t.shape for n, t in wanted.items()
+        }
+
+
+def real_vae(architecture: Architecture) -> nn.Module:
+    from accelerate import init_empty_weights
+    from diffusers import AutoencoderKL
+
+    with init_empty_weights():
+        vae: nn.Module = AutoencoderKL.from_config(architecture.vae)
+    return vae
+
+
+def published_names(architecture: Architecture) -> dict[str, Any]:
+    """The single file of a full-size model, on the meta device."""
+    import torch
+
+    from engine.models import original_layout as layout
+
+    parts = {name: module.state_dict() for name, module in real_modules(architecture).items()}
+    vae = real_vae(architecture).state_dict()
+    match architecture.family:
+        case "sd1":
+            return layout.to_original_layout(parts["unet"], vae, parts["te"])
+        case "sd2":
+            return layout.to_sd2_layout(parts["unet"], vae, parts["te"], torch.cat)
+        case _:
+            return layout.to_sdxl_layout(parts["unet"], vae, parts["te"], parts["te2"], torch.cat)
