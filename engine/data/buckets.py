@@ -157,6 +157,11 @@ def place(
     return _own_size(width, height, rules, listed)
 
 
+def exceeds(width: int, height: int, rules: BucketRules) -> bool:
+    """Whether a resolution has more pixels than the picture, where nothing may be enlarged."""
+    return rules.enabled and rules.no_upscale and rules.area > width * height
+
+
 def _own_size(
     width: int, height: int, rules: BucketRules, listed: Placement
 ) -> Placement | Problem:

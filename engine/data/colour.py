@@ -35,14 +35,17 @@ def random_background(seed: int, *place: int) -> Colour:
     return draw.randrange(256), draw.randrange(256), draw.randrange(256)
 
 
-def to_rgb(image: Image.Image, background: Colour) -> Image.Image:
-    """8-bit sRGB: deep pictures scaled, profiles applied, transparency put on `background`."""
+def to_rgb(image: Image.Image, background: Colour | None) -> Image.Image:
+    """8-bit sRGB: deep pictures scaled, profiles applied, transparency put on `background`.
+
+    Without a background the colours below transparent pixels stay as they are.
+    """
     alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
     profile = foreign_profile(image)
     eight_bit = _scaled_to_8_bit(image) if image.mode.startswith(("I", "F")) else image
     rgb = _with_profile(eight_bit, profile) if profile is not None else None
     rgb = rgb or eight_bit.convert("RGBA" if alpha is not None else "RGB").convert("RGB")
-    if alpha is None:
+    if alpha is None or background is None:
         return rgb
     return Image.composite(rgb, Image.new("RGB", rgb.size, background), alpha)
 

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from engine.data.checks import CHECKS
 from engine.data.colour import Colour, foreign_profile, to_rgb
 from engine.data.files import open_regular
-from engine.data.findings import CHECKS, shown
+from engine.data.findings import shown
 from engine.errors import DataError, Problem
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
@@ -57,6 +58,8 @@ class ImageFact:
     exif_rotated: bool = False
     alpha: bool = False
     """Some pixel is not opaque."""
+    invisible: bool = False
+    """No pixel shows anything at all."""
     animated: bool = False
     converted: str = ""
     """What it is converted from ("16-bit", "CMYK", "palette", "grey", "ICC profile"), or empty."""
@@ -179,6 +182,7 @@ def read_image_fact(path: Path, *, max_megapixels: float = 100.0) -> ImageFact:
             raise PictureError("not decodable", path, f"colour mode {image.mode}")
         turned = _orientation(image)
         width, height = image.size if turned < 5 else (image.height, image.width)
+        opacity = _opacity(image)
         return ImageFact(
             path=path,
             width=width,
@@ -187,7 +191,8 @@ def read_image_fact(path: Path, *, max_megapixels: float = 100.0) -> ImageFact:
             sha256=_sha256(file),
             format=image.format or "",
             exif_rotated=turned != 1 or tiff_turned,
-            alpha=_has_transparency(image),
+            alpha=opacity is not None and any(opacity[:255]),
+            invisible=opacity is not None and not any(opacity[1:]),
             animated=animated,
             converted=_conversion(image, deep),
         )
@@ -203,11 +208,11 @@ def _sha256(file: BufferedReader) -> str:
     return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _has_transparency(image: Image.Image) -> bool:
+def _opacity(image: Image.Image) -> list[int] | None:
+    """How many pixels have which opacity, 0 to 255; None where all are opaque by their kind."""
     if not image.has_transparency_data:
-        return False
-    histogram = image.convert("RGBA").getchannel("A").histogram()
-    return any(histogram[:255])
+        return None
+    return image.convert("RGBA").getchannel("A").histogram()
 
 
 def _conversion(image: Image.Image, deep: bool) -> str:
@@ -230,10 +235,23 @@ def load_rgb(
     max_megapixels: float = 100.0,
 ) -> Image.Image:
     """Decode as upright 8-bit sRGB; with `sha256`, a file with other bytes is refused by name."""
+    with _upright(path, sha256, max_megapixels) as image:
+        return to_rgb(image, background)
+
+
+def load_rgb_alpha(
+    path: Path, *, sha256: str = "", max_megapixels: float = 100.0
+) -> tuple[Image.Image, Image.Image]:
+    """As `load_rgb`, with the colours below transparent pixels as they are, and the opacity (L)."""
+    with _upright(path, sha256, max_megapixels) as image:
+        return to_rgb(image, None), image.convert("RGBA").getchannel("A")
+
+
+@contextmanager
+def _upright(path: Path, sha256: str, max_megapixels: float) -> Iterator[Image.Image]:
     with _decoding(path, max_megapixels) as (image, file):
         image.load()
         if sha256 and _sha256(file) != sha256:
             raise PictureError("vanished", path)
         turned = _orientation(image)
-        upright = ImageOps.exif_transpose(image) if turned != 1 else image
-        return to_rgb(upright, background)
+        yield ImageOps.exif_transpose(image) if turned != 1 else image

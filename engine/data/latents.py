@@ -1,160 +1,101 @@
-"""Latents of pictures: mean and deviation of the VAE's distribution, encoded once or at each draw.
+"""Latents of pictures: encoded once and kept, or encoded at each draw.
 
-Pictures are encoded one at a time: the last bits of a VAE's output depend on the batch it ran in, and
-what is cached must not depend on what was cached before.
-Shape letters: B pictures, C channels, H and W height and width (of pixels or latents).
+The last bits of a VAE's output depend on the batch it ran in, and what is cached must not depend on
+what was cached before: pictures are encoded one at a time, or in groups that the data alone decides
+and that are part of the key.
+Shape letters: C channels, H and W height and width (of pixels or latents).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
-import torch
 from torch import Tensor
 
-from engine.data.buckets import Placement, Size
-from engine.data.colour import Colour, random_background
+from engine.data.encoding import Encoded, Encoder
+from engine.data.facts import Progress
 from engine.data.findings import shown
-from engine.data.pixels import load_pixels, resize_filter
+from engine.data.pictures import Draw, Pictures
+from engine.data.pixels import Loaded, resize_filter
+from engine.data.shifts import shifted
 from engine.data.store import Store, content_key
-from engine.data.survey import Item, Progress
-from engine.errors import DataError, Problem
 
 Mode = Literal["disk", "ram", "off"]
-Moments = tuple[Tensor, Tensor]
-Encode = Callable[[Tensor], Moments]
-"""Pixels (1, 3, H, W) in -1..1 to mean and deviation (1, C, H, W), unscaled."""
+Prepared = Encoded | Loaded | None
+Entry = tuple[int, bool]
+"""A picture by its number, and whether it is mirrored."""
 
 KEY_VERSION = 1
-
-
-@dataclass(frozen=True, slots=True)
-class Encoder:
-    """The VAE as the cache sees it."""
-
-    encode: Encode
-    vae_hash: str
-    precision: str
-    """What its numbers depend on besides the weights: precision and kind of device ("fp32 cpu")."""
-    encode_fp32: Encode | None = None
-    """Second try for a picture whose latents are not finite."""
-
-    def moments(self, item: Item, pixels_CHW: Tensor) -> Moments:
-        """Mean and deviation (C, H, W) on the CPU in fp32; never NaN, Inf or silent zeros."""
-        for encode in (self.encode, self.encode_fp32):
-            if encode is None:
-                continue
-            with torch.no_grad():
-                mean_BCHW, std_BCHW = encode(pixels_CHW.unsqueeze(0))
-            mean_CHW, std_CHW = (part[0].float().cpu() for part in (mean_BCHW, std_BCHW))
-            if bool(torch.isfinite(mean_CHW).all() & torch.isfinite(std_CHW).all()):
-                return mean_CHW.clone(), std_CHW.clone()
-        raise DataError(
-            Problem(
-                "The VAE gives no finite latents for this picture, in fp32 neither.",
-                where=shown(item.image.path),
-                remedy="Choose another VAE with model.vae, or leave the picture out.",
-            )
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """Pictures and their places, with what turns them into pixels."""
-
-    items: Sequence[Item]
-    placements: Sequence[Placement]
-    background: Colour | None = (255, 255, 255)
-    """Behind transparent pixels; None draws one for each picture, or each draw without a cache."""
-    seed: int = 0
-    max_megapixels: float = 100.0
-
-    def colour(self, item: Item, *place: int) -> Colour:
-        """Background of a picture, or of one draw where `place` is (step, sample)."""
-        if self.background is not None:
-            return self.background
-        # By content, not by number: a picture more in the folder changes no other picture's colour.
-        return random_background(self.seed, *(place or (int(item.image.sha256[:12], 16),)))
-
-    def pixels(self, index: int, crop: Size, flipped: bool, colour: Colour) -> Tensor:
-        """Pixels of one picture, shape (3, H, W)."""
-        return load_pixels(
-            self.items[index],
-            self.placements[index],
-            crop=crop,
-            flipped=flipped,
-            background=colour,
-            max_megapixels=self.max_megapixels,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """One sample as it is asked for."""
-
-    index: int
-    flipped: bool
-    crop: Size
-    step: int
-    sample: int
 
 
 class LatentSource(Protocol):
     """Where the loader gets latents from: `prepare` in any thread, `finish` in the asking one."""
 
-    def prepare(self, draw: Draw) -> Moments | Tensor | None:
+    def prepare(self, draw: Draw) -> Prepared:
         """What can be done ahead: moments, pixels, or nothing."""
         ...
 
-    def finish(self, draw: Draw, prepared: Moments | Tensor | None) -> Moments:
-        """Mean and deviation, shapes (C, H, W)."""
+    def finish(self, draw: Draw, prepared: Prepared) -> Encoded:
+        """Mean, deviation and mask."""
+        ...
+
+    def pixels(self, draw: Draw) -> Tensor:
+        """The pixels that the latents of this draw are made from, shape (3, H, W)."""
         ...
 
 
 class LiveLatents:
-    """No cache: every draw is encoded anew, with its own crop."""
+    """No cache: every draw is encoded anew, with its own crop and colours."""
 
     def __init__(self, pictures: Pictures, encoder: Encoder) -> None:
         self._pictures = pictures
         self._encoder = encoder
 
-    def prepare(self, draw: Draw) -> Tensor:
+    def prepare(self, draw: Draw) -> Loaded:
         """Pixels of the draw."""
         item = self._pictures.items[draw.index]
         colour = self._pictures.colour(item, draw.step, draw.sample)
-        return self._pictures.pixels(draw.index, draw.crop, draw.flipped, colour)
+        loaded = self._pictures.load(draw.index, draw.crop, draw.flipped, colour)
+        return loaded._replace(pixels_CHW=shifted(loaded.pixels_CHW, draw.shift))
 
-    def finish(self, draw: Draw, prepared: Moments | Tensor | None) -> Moments:
+    def finish(self, draw: Draw, prepared: Prepared) -> Encoded:
         """Encode the pixels."""
-        pixels_CHW = prepared if isinstance(prepared, Tensor) else self.prepare(draw)
-        return self._encoder.moments(self._pictures.items[draw.index], pixels_CHW)
+        loaded = prepared if isinstance(prepared, Loaded) else self.prepare(draw)
+        return self._encoder.encoded([self._pictures.items[draw.index]], [loaded])[0]
+
+    def pixels(self, draw: Draw) -> Tensor:
+        """The pixels of the draw."""
+        return self.prepare(draw).pixels_CHW
 
 
 class LatentCache:
     """Moments of each picture, both mirrored ways where mirroring is on; on disk or in memory."""
 
-    def __init__(self, pictures: Pictures, encoder: Encoder, store: Store | None) -> None:
+    def __init__(
+        self, pictures: Pictures, encoder: Encoder, store: Store | None, *, batch: int = 1
+    ) -> None:
         self._pictures = pictures
         self._encoder = encoder
         self._store = store
-        self._kept: dict[tuple[int, bool], Moments] = {}
+        self._batch = batch
+        self._groups = _groups(pictures, batch)
+        self._kept: dict[Entry, Encoded] = {}
         self._encoding = threading.Lock()
         self.notices: list[str] = []
 
     def fill(self, progress: Progress | None = None) -> None:
         """Encode what is missing. `progress(done, total)` may raise to stop; what is done stays."""
-        wanted = list(self._wanted())
         keys: set[str] = set()
-        for done, (index, flipped) in enumerate(wanted, start=1):
+        total = len(self._groups)
+        for done, (entry, group) in enumerate(self._groups.items(), start=1):
             if self._store is not None:
-                keys.add(self.key(index, flipped))
-            if self._look_up(index, flipped) is None:
-                self._make(index, flipped)
+                keys.add(self.key(*entry))
+            if self._look_up(entry) is None:
+                self._make(group)
             if progress is not None:
-                progress(done, len(wanted))
+                progress(done, total)
         if self._store is not None:
             left = self._store.trim(frozenset(keys))
             if left > self._store.limit_bytes:
@@ -163,66 +104,117 @@ class LatentCache:
                     "data.cache_gigabytes allows; its entries are kept."
                 )
 
-    def _wanted(self) -> Iterator[tuple[int, bool]]:
-        for index, item in enumerate(self._pictures.items):
-            yield index, False
-            if item.flip:
-                yield index, True
-
     def key(self, index: int, flipped: bool) -> str:
-        """Key of an entry: everything its numbers depend on."""
-        item, placement = self._pictures.items[index], self._pictures.placements[index]
-        # Where nothing is transparent the background changes nothing.
-        colour = list(self._pictures.colour(item)) if item.image.alpha else None
+        """Key of an entry: everything its numbers depend on, the group it is encoded in included."""
+        own = self._own_key((index, flipped))
+        if self._batch == 1:
+            return own
+        group = self._groups[index, flipped]
         return content_key(
-            version=KEY_VERSION,
-            image=item.image.sha256,
-            vae=self._encoder.vae_hash,
-            precision=self._encoder.precision,
-            bucket=list(placement.bucket),
-            resized=list(placement.resized),
-            crop=list(placement.crop),
-            filter=resize_filter(placement).name,
-            flip=flipped,
-            background=colour,
+            own=own,
+            vae_batch=self._batch,
+            place=group.index((index, flipped)),
+            group=" ".join(self._own_key(each) for each in group),
         )
 
-    def _look_up(self, index: int, flipped: bool) -> Moments | None:
-        kept = self._kept.get((index, flipped))
+    def _own_key(self, entry: Entry) -> str:
+        index, flipped = entry
+        item, placement = self._pictures.items[index], self._pictures.placements[index]
+        # Where nothing is transparent, or nothing is put behind it, the background changes nothing.
+        composited = item.image.alpha and (item.mask is None or item.mask.path is not None)
+        parts: dict[str, str | int | list[int] | None] = {
+            "version": KEY_VERSION,
+            "image": item.image.sha256,
+            "vae": self._encoder.vae_hash,
+            "precision": self._encoder.precision,
+            "bucket": list(placement.bucket),
+            "resized": list(placement.resized),
+            "crop": list(placement.crop),
+            "filter": resize_filter(placement).name,
+            "flip": flipped,
+            "background": list(self._pictures.colour(item)) if composited else None,
+        }
+        if item.mask is not None:
+            parts["mask"] = item.mask.content
+        return content_key(**parts)
+
+    def _look_up(self, entry: Entry) -> Encoded | None:
+        kept = self._kept.get(entry)
         if kept is not None or self._store is None:
             return kept
-        entry = self._store.get(self.key(index, flipped))
-        if entry is None or entry.keys() != {"mean", "std"}:
+        found = self._store.get(self.key(*entry))
+        masked = self._pictures.items[entry[0]].mask is not None
+        if found is None or found.keys() != {"mean", "std", *(["mask"] if masked else [])}:
             return None
-        return entry["mean"], entry["std"]
+        return Encoded(found["mean"], found["std"], found.get("mask"))
 
-    def _make(self, index: int, flipped: bool) -> Moments:
-        pictures = self._pictures
-        item, placement = pictures.items[index], pictures.placements[index]
-        colour = pictures.colour(item)
-        pixels_CHW = pictures.pixels(index, placement.crop, flipped, colour)
+    def _make(self, group: Sequence[Entry]) -> list[Encoded]:
+        """Encode a group together and keep all of it."""
+        items = [self._pictures.items[index] for index, _ in group]
         with self._encoding:
-            moments = self._encoder.moments(item, pixels_CHW)
+            made = self._encoder.encoded(items, [self._loaded(entry) for entry in group])
+        for entry, encoded in zip(group, made, strict=True):
+            self._keep(entry, encoded)
+        return made
+
+    def _loaded(self, entry: Entry) -> Loaded:
+        index, flipped = entry
+        pictures = self._pictures
+        colour = pictures.colour(pictures.items[index])
+        return pictures.load(index, pictures.placements[index].crop, flipped, colour)
+
+    def _keep(self, entry: Entry, encoded: Encoded) -> None:
         if self._store is None:
-            self._kept[index, flipped] = moments
-            return moments
+            self._kept[entry] = encoded
+            return
+        named = {"mean": encoded.mean_CHW, "std": encoded.std_CHW}
+        if encoded.mask_1HW is not None:
+            named["mask"] = encoded.mask_1HW
         try:
-            self._store.put(self.key(index, flipped), {"mean": moments[0], "std": moments[1]})
+            self._store.put(self.key(*entry), named)
         except OSError as error:
-            self._kept[index, flipped] = moments
+            self._kept[entry] = encoded
             if not self.notices:
                 reason = error.strerror or "it cannot be written"
                 folder = shown(self._store.folder)
                 self.notices.append(f"Latents stay in memory: {folder}: {reason}.")
-        return moments
 
-    def prepare(self, draw: Draw) -> Moments | None:
+    def prepare(self, draw: Draw) -> Encoded | None:
         """Read an entry; None where it is gone or damaged."""
-        return self._look_up(draw.index, draw.flipped)
+        return self._look_up((draw.index, draw.flipped))
 
-    def finish(self, draw: Draw, prepared: Moments | Tensor | None) -> Moments:
+    def finish(self, draw: Draw, prepared: Prepared) -> Encoded:
         """The entry, made again where it was gone."""
-        return prepared if isinstance(prepared, tuple) else self._make(draw.index, draw.flipped)
+        if isinstance(prepared, Encoded):
+            return prepared
+        entry = (draw.index, draw.flipped)
+        group = self._groups.get(entry, (entry,))
+        return self._make(group)[group.index(entry)]
+
+    def pixels(self, draw: Draw) -> Tensor:
+        """The pixels that the entry was made from."""
+        return self._loaded((draw.index, draw.flipped)).pixels_CHW
+
+
+def _groups(pictures: Pictures, batch: int) -> dict[Entry, tuple[Entry, ...]]:
+    """The entries in the order of the data, each with those it is encoded with: of one size."""
+    wanted = list(_wanted(pictures))
+    open_groups: dict[tuple[int, int], list[Entry]] = {}
+    lists: dict[Entry, list[Entry]] = {}
+    for entry in wanted:
+        size = pictures.placements[entry[0]].bucket
+        if len(open_groups.setdefault(size, [])) == batch:
+            open_groups[size] = []
+        open_groups[size].append(entry)
+        lists[entry] = open_groups[size]
+    return {entry: tuple(group) for entry, group in lists.items()}
+
+
+def _wanted(pictures: Pictures) -> Iterator[Entry]:
+    for index, item in enumerate(pictures.items):
+        yield index, False
+        if item.flip:
+            yield index, True
 
 
 def encode_latents(
@@ -231,13 +223,17 @@ def encode_latents(
     *,
     mode: Mode = "disk",
     store: Store | None = None,
+    batch: int = 1,
     progress: Progress | None = None,
 ) -> LatentCache | LiveLatents:
-    """Encode every picture once and keep the result (disk, ram), or at each draw (off)."""
+    """Encode every picture once and keep the result (disk, ram), or at each draw (off).
+
+    `batch` pictures of one size go through the VAE together while the cache is filled.
+    """
     if mode == "off":
         return LiveLatents(pictures, encoder)
     if mode == "disk" and store is None:
         raise ValueError("the disk cache needs a store")
-    cache = LatentCache(pictures, encoder, store if mode == "disk" else None)
+    cache = LatentCache(pictures, encoder, store if mode == "disk" else None, batch=batch)
     cache.fill(progress)
     return cache

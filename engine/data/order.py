@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from math import gcd
 
 from engine.data.buckets import Placement, Size
+from engine.data.reg_draws import RegDraws
 from engine.draws import rng
 from engine.errors import DataError, Problem
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """Samples of one size that go through the model together; items by their number."""
+    """Samples of one size that go through the model together; items by their placement's number."""
 
     bucket: Size
     items: tuple[int, ...]
@@ -81,7 +81,14 @@ class Order:
         accumulation: int = 1,
         seed: int = 0,
         reg_ratio: float = 1.0,
+        pictures: Sequence[int] | None = None,
+        resolutions: Sequence[int] | None = None,
     ) -> None:
+        """`pictures` and `resolutions` number what each placement shows, and at which resolution.
+
+        Without them each placement is a picture of its own. Regularisation is drawn by picture, and
+        its resolutions are in the proportion of those of the training samples.
+        """
         if not len(placements) == len(repeats) == len(is_reg):
             raise ValueError("placements, repeats and is_reg must be of one length")
         if batch_size < 1 or accumulation < 1:
@@ -94,17 +101,19 @@ class Order:
         self._train = tuple((n, uses) for n, uses in weights if not is_reg[n] and uses > 0)
         if not self._train:
             raise DataError(Problem("There is nothing to train.", remedy="Add pictures."))
-        reg = {n: uses for n, uses in weights if is_reg[n] and uses > 0}
-        # Equal repeats are equal weights: each picture once before any comes again.
-        common = gcd(*reg.values()) or 1
-        self._reg_pass = tuple(n for n, uses in reg.items() for _ in range(uses // common))
+        shows = range(len(placements)) if pictures is None else pictures
+        levels = (0,) * len(placements) if resolutions is None else resolutions
+        self._reg = RegDraws(
+            [(n, shows[n], levels[n], uses) for n, uses in weights if is_reg[n] and uses > 0],
+            _samples_at(levels, self._train),
+            seed,
+        )
         self.train_samples = sum(uses for _, uses in self._train)
-        self.reg_samples = reg_samples(self.train_samples, reg_ratio) if reg else 0
+        self.reg_samples = reg_samples(self.train_samples, reg_ratio) if self._reg.pictures else 0
         self._train_counts: Counter[Size] = Counter()
         for n, uses in self._train:
             self._train_counts[self._buckets[n]] += uses
         self._plan = lru_cache(maxsize=3)(self._planned)
-        self._shuffled_reg = lru_cache(maxsize=4)(self._shuffled_reg_pass)
 
     @property
     def samples_per_epoch(self) -> int:
@@ -145,10 +154,10 @@ class Order:
 
     def reg_usage(self, epochs: int) -> RegUsage:
         """How the regularisation pictures are used by the end of a run, and what they cost."""
-        pictures = set(self._reg_pass)
+        pictures = self._reg.pictures
         if not self.reg_samples or epochs < 1:
             return RegUsage(len(pictures), 0, 0, 0, 0)
-        uses = Counter(n for epoch in range(1, epochs + 1) for n in self.reg_draws(epoch))
+        uses = Counter(picture for picture, _ in self._reg.drawn(0, epochs * self.reg_samples))
         extra = sum(self.steps_per_epoch(epochs)) - epochs * self._steps(self._train_counts)
         per_picture = [uses[n] for n in pictures]
         return RegUsage(len(pictures), len(uses), min(per_picture), max(per_picture), extra)
@@ -182,20 +191,16 @@ class Order:
 
     def reg_draws(self, epoch: int) -> tuple[int, ...]:
         """Regularisation items of an epoch: its part of one endless row of shuffled passes."""
-        if not self.reg_samples:
-            return ()
-        length = len(self._reg_pass)
         start, stop = (epoch - 1) * self.reg_samples, epoch * self.reg_samples
-        drawn: list[int] = []
-        for number in range(start // length, (stop - 1) // length + 1):
-            first = number * length
-            drawn += self._shuffled_reg(number)[max(0, start - first) : stop - first]
-        return tuple(drawn)
+        return tuple(placement for _, placement in self._reg.drawn(start, stop))
 
-    def _shuffled_reg_pass(self, number: int) -> tuple[int, ...]:
-        order = list(self._reg_pass)
-        rng(self._seed, "reg", number).shuffle(order)
-        return tuple(order)
+
+def _samples_at(levels: Sequence[int], train: Sequence[tuple[int, int]]) -> Counter[int]:
+    """Training samples of an epoch at each resolution."""
+    counts: Counter[int] = Counter()
+    for n, uses in train:
+        counts[levels[n]] += uses
+    return counts
 
 
 def epoch_of_step(steps_per_epoch: Sequence[int], step: int) -> tuple[int, int]:

@@ -7,14 +7,13 @@ headers only and is quick enough for a line that follows the typing.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from engine.data.captions import Census, FolderCaptions, read_captions
+from engine.data.caption_files import Census, FolderCaptions, read_captions
+from engine.data.facts import Progress, image_facts
 from engine.data.files import Skipped
 from engine.data.findings import Finding, Findings, error_of, merged
 from engine.data.folders import (
@@ -27,9 +26,8 @@ from engine.data.folders import (
     read_folders,
     unknown_overrides,
 )
-from engine.data.images import ImageFact, PictureError, quick_fact, read_image_fact
-
-Progress = Callable[[int, int], None]
+from engine.data.images import ImageFact
+from engine.data.masks import Mask, MaskKind, with_masks
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +51,10 @@ class SurveyRules:
     prefix: str = ""
     flip: bool = False
     max_megapixels: float = 100.0
+    wildcards: bool = False
+    """Every line of a caption file is read, and braces are checked."""
+    masks: MaskKind = "off"
+    mask_folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,10 @@ class Item:
     index: int
     image: ImageFact
     caption_raw: str
-    """The caption before any draw: that of its file, or the class text."""
+    """The caption before any draw: that of its file, or the class text.
+
+    With wildcards on it has a line for each that can be drawn.
+    """
     has_caption: bool
     """Whether `caption_raw` comes from a file of its own."""
     text: str
@@ -88,6 +93,8 @@ class Item:
     repeats: int
     is_reg: bool
     flip: bool
+    mask: Mask | None = None
+    """None: the whole picture is learnt."""
 
     @property
     def name(self) -> str:
@@ -132,12 +139,15 @@ class Survey:
             raise error
 
     def fingerprint(self) -> str:
-        """Hash of every picture, caption, weight and mirror switch, in order."""
+        """Hash of every picture, caption, weight, mirror switch and mask, in order."""
         if not self.decoded:
             raise ValueError("only a decoded survey has a fingerprint")
         digest = hashlib.sha256()
         for item in self.items:
-            parts = (item.image.sha256, item.caption_raw, item.repeats, item.is_reg, item.flip)
+            parts: list[object] = [item.image.sha256, item.caption_raw, item.repeats]
+            parts += [item.is_reg, item.flip]
+            if item.mask is not None:
+                parts.append(item.mask.content)
             digest.update("\x1f".join(map(str, parts)).encode("utf-8", "surrogateescape") + b"\n")
         return digest.hexdigest()
 
@@ -160,8 +170,25 @@ def survey(
     if folders and not any(not folder.is_reg for folder in active):
         findings.add("nothing to train", rules.folder)
     captions = {folder.path: _captions(folder, rules, findings) for folder in active}
-    facts = _facts(active, rules, decode, progress, workers, findings)
-    items = tuple(_items(active, facts, captions, rules))
+    facts = image_facts(
+        [path for folder in active for path in folder.pictures],
+        findings,
+        decode=decode,
+        max_megapixels=rules.max_megapixels,
+        progress=progress,
+        workers=workers,
+    )
+    plain = tuple(_items(active, facts, captions, rules))
+    items = with_masks(
+        plain,
+        rules.masks,
+        rules.mask_folder,
+        decode=decode,
+        max_megapixels=rules.max_megapixels,
+        findings=findings,
+        progress=progress,
+        workers=workers,
+    )
     _tell_items(items, rules, findings)
     return Survey(
         layout=listings[0].layout,
@@ -215,53 +242,8 @@ def _captions(folder: ConceptFolder, rules: SurveyRules, findings: Findings) -> 
         extension=rules.caption_extension,
         keep_empty=rules.keep_empty_captions,
         class_text=folder.text,
+        wildcards=rules.wildcards,
     )
-
-
-# Pictures -----------------------------------------------------------------------------------------
-
-
-def _facts(
-    folders: Sequence[ConceptFolder],
-    rules: SurveyRules,
-    decode: bool,
-    progress: Progress | None,
-    workers: int | None,
-    findings: Findings,
-) -> dict[Path, ImageFact]:
-    paths = [path for folder in folders for path in folder.pictures]
-    read = read_image_fact if decode else quick_fact
-
-    def examine(path: Path) -> ImageFact | PictureError:
-        try:
-            return read(path, max_megapixels=rules.max_megapixels)
-        except PictureError as error:
-            return error
-
-    facts: dict[Path, ImageFact] = {}
-    threads = workers if workers is not None else min(8, os.cpu_count() or 1)
-    for done, (path, fact) in enumerate(_mapped(examine, paths, threads if decode else 1), 1):
-        if isinstance(fact, PictureError):
-            findings.add(fact.check, path.parent, path.name, detail=fact.detail)
-        else:
-            facts[path] = fact
-        if progress is not None:
-            progress(done, len(paths))
-    return facts
-
-
-def _mapped(
-    examine: Callable[[Path], ImageFact | PictureError], paths: Sequence[Path], threads: int
-) -> Iterator[tuple[Path, ImageFact | PictureError]]:
-    """Examine in order; decoding leaves Python, so threads share the work."""
-    if threads <= 1:
-        yield from ((path, examine(path)) for path in paths)
-        return
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="survey")
-    try:
-        yield from zip(paths, pool.map(examine, paths), strict=True)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _items(
@@ -296,7 +278,7 @@ def _tell_items(items: Sequence[Item], rules: SurveyRules, findings: Findings) -
         folder, name = image.path.parent, image.path.name
         if image.exif_rotated:
             findings.add("rotated", folder, name)
-        if image.alpha:
+        if image.alpha and rules.masks != "alpha":
             findings.add("alpha", folder, name)
         if image.animated:
             findings.add("animated", folder, name)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from engine.data.captions import CaptionRules, caption_variants
+from engine.data.facts import Progress
 from engine.data.store import Store, content_key
-from engine.data.survey import Item, Progress
+from engine.data.survey import Item
 
 EncodeText = Callable[[Sequence[str]], Any]
 
@@ -40,6 +41,8 @@ class LiveText:
 class TextCache:
     """Captions encoded once, one at a time, for a text encoder that is not trained.
 
+    `length` is how many tokens are read, `weighted` whether "(word:1.3)" is read as a weight.
+
     `join` makes one conditioning of several; `place` moves one to the training device and `rest`
     to where entries are kept. With a store, `pack` and `unpack` turn an entry into tensors and back.
     """
@@ -52,6 +55,7 @@ class TextCache:
         clip_skip: int,
         length: int,
         precision: str,
+        weighted: bool = False,
         join: Callable[[Sequence[Any]], Any],
         place: Callable[[Any], Any],
         rest: Callable[[Any], Any],
@@ -61,6 +65,7 @@ class TextCache:
     ) -> None:
         self._encode = encode
         self._facts = (te_hash, clip_skip, length, precision)
+        self._weighted = weighted
         self._join = join
         self._place = place
         self._rest = rest
@@ -72,13 +77,16 @@ class TextCache:
     def key(self, caption: str) -> str:
         """Key of a caption: an edited caption or another encoder misses the cache."""
         te_hash, clip_skip, length, precision = self._facts
-        return content_key(
-            caption=caption,
-            te=te_hash,
-            clip_skip=clip_skip,
-            length=length,
-            precision=precision,
-        )
+        parts: dict[str, str | int] = {
+            "caption": caption,
+            "te": te_hash,
+            "clip_skip": clip_skip,
+            "length": length,
+            "precision": precision,
+        }
+        if self._weighted:
+            parts["weighted"] = 1
+        return content_key(**parts)
 
     def fill(self, captions: Iterable[str], progress: Progress | None = None) -> None:
         """Encode every caption, and the empty one, which dropout and sampling use."""

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from engine.data.buckets import BucketRules
+from engine.data.pictures import Pictures
+from engine.data.placing import place_all
+from engine.data.survey import SurveyRules, survey
+
 Make = Callable[..., Path]
 
 
@@ -36,3 +41,12 @@ def picture() -> Make:
         return path
 
     return make
+
+
+@pytest.fixture
+def one_picture(tmp_path: Path, picture: Make) -> Pictures:
+    """A picture of 64x64 in its bucket."""
+    picture(tmp_path / "data" / "a.png", seed=1)
+    found = survey(SurveyRules(tmp_path / "data", text="x", flip=True), workers=1)
+    placements = place_all(found.items, BucketRules(64, 64, 32, 128, 32, no_upscale=False))
+    return Pictures(found.items, placements, seed=1)

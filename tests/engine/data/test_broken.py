@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from engine.data.buckets import BucketRules
-from engine.data.findings import CHECKS, Finding, merged
+from engine.data.checks import CHECKS
+from engine.data.findings import Finding, merged
 from engine.data.folders import FolderOverride
 from engine.data.placing import check_placements
 from engine.data.survey import Survey, SurveyRules, survey
@@ -271,6 +272,53 @@ def other_text(root: Path) -> SurveyRules:
     return SurveyRules(folder=root / "10_sks dog", text="vexilo dog")
 
 
+def open_brace(root: Path) -> SurveyRules:
+    paint(root / "b.png")
+    (root / "b.txt").write_text("a {red|blue dog")
+    return SurveyRules(folder=root, wildcards=True)
+
+
+def no_mask(root: Path) -> SurveyRules:
+    paint(root / "dog" / "b.png")
+    (root / "masks").mkdir()
+    return SurveyRules(folder=root / "dog", masks="folder", mask_folder=root / "masks")
+
+
+def broken_mask(root: Path) -> SurveyRules:
+    rules = no_mask(root)
+    (root / "masks" / "b.png").write_bytes(b"<html>")
+    return rules
+
+
+def small_mask(root: Path) -> SurveyRules:
+    rules = no_mask(root)
+    paint(root / "masks" / "b.png", (10, 20), colour="white")
+    return rules
+
+
+def black_mask(root: Path) -> SurveyRules:
+    rules = no_mask(root)
+    paint(root / "masks" / "b.png", colour="black")
+    return rules
+
+
+def clear_picture(root: Path) -> SurveyRules:
+    Image.new("RGBA", (64, 64)).save(root / "b.png")
+    return SurveyRules(folder=root, masks="alpha", text="dog")
+
+
+def mask_of_two(root: Path) -> SurveyRules:
+    paint(root / "1_dog" / "b.png")
+    paint(root / "1_cat" / "b.png", colour="#00ff00")
+    paint(root.parent / "masks" / "b.png", colour="white")
+    return SurveyRules(folder=root, masks="folder", mask_folder=root.parent / "masks")
+
+
+def no_mask_folder(root: Path) -> SurveyRules:
+    paint(root / "b.png")
+    return SurveyRules(folder=root, masks="folder", mask_folder=root / "nowhere")
+
+
 def too_small(root: Path) -> None:
     paint(root / "b.png", (50, 50))
 
@@ -322,13 +370,20 @@ CORPUS: dict[str, list[tuple[Break, tuple[str, ...]]]] = {
     "caption without image": [(orphan, ("b.txt",))],
     "trigger missing": [(no_trigger, ())],
     "text from settings": [(other_text, ())],
+    "wildcard braces": [(open_brace, ("b.txt",))],
+    "mask missing": [(no_mask, ("b.png",))],
+    "mask unreadable": [(broken_mask, ("b.png",))],
+    "mask size": [(small_mask, ("b.png",))],
+    "mask empty": [(black_mask, ("b.png",)), (clear_picture, ("b.png",))],
+    "mask shared": [(mask_of_two, ("b.png",))],
+    "mask folder": [(no_mask_folder, ())],
     "too small": [(too_small, ("b.png",))],
     "cropped": [(thin, ("b.png",))],
     "enlarged": [(too_small, ("b.png",))],
 }
 # "vanished" needs a change in the middle of a run and has a test of its own; "unreadable" needs a
-# user who is not root.
-ELSEWHERE = {"vanished", "unreadable"}
+# user who is not root; the others need a tokenizer, a second resolution, or a small step.
+ELSEWHERE = {"vanished", "unreadable", "caption cut", "resolution skipped", "lonely buckets"}
 
 
 def look(root: Path, breaking: Break, *, no_upscale: bool) -> tuple[Survey, tuple[Finding, ...]]:

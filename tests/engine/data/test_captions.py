@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.data.caption_files import Census, extension_of, read_captions
 from engine.data.captions import (
     CaptionRules,
-    Census,
     caption_variants,
     common_leading_tags,
     draw_caption,
-    extension_of,
-    read_captions,
+    longest_captions,
     split_tags,
 )
 from engine.data.findings import Finding, Findings
@@ -216,11 +215,93 @@ def test_another_separator() -> None:
     assert draw(rules, raw="one; two") == "one; two"
 
 
+MARKED = "vexilo, emblem ||| red, blue;;;dark, round ||| best quality"
+
+
+def test_a_separator_marks_the_part_that_is_kept_whatever_the_number() -> None:
+    rules = CaptionRules(shuffle=True, tag_dropout=0.5, keep=1, keep_separator="|||")
+    drawn = {draw(rules, step=step, raw=MARKED) for step in range(80)}
+    assert all(text.startswith("vexilo, emblem") for text in drawn)
+    assert all(text.endswith("best quality") and "|||" not in text for text in drawn)
+    assert {text.split(", ")[2] for text in drawn} >= {"red", "round", "blue;;;dark"}
+    # Without the mark in it a caption goes by the number, and without the setting it is a tag.
+    assert draw(rules, step=3).startswith("trigger")
+    literal = CaptionRules(shuffle=True)
+    assert "|||" in draw(literal, raw=MARKED)
+
+
+def test_the_mark_of_the_kept_part_goes_without_shuffling_too() -> None:
+    rules = CaptionRules(keep_separator="|||")
+    assert draw(rules, raw=MARKED) == "vexilo, emblem, red, blue;;;dark, round, best quality"
+
+
+def test_the_secondary_separator_holds_tags_together_and_then_becomes_the_separator() -> None:
+    rules = CaptionRules(shuffle=True, tag_dropout=0.4, secondary_separator=";;;")
+    drawn = [draw(rules, step=step, raw="a, b;;;c, d, e") for step in range(60)]
+    assert all(("b, c" in text) == ("b" in text) == ("c" in text) for text in drawn)
+    assert any("b" not in text for text in drawn) and not any(";" in text for text in drawn)
+    assert draw(CaptionRules(secondary_separator=";;;"), raw="a, b;;;c") == "a, b, c"
+    assert draw(CaptionRules(), raw="a, b;;;c") == "a, b;;;c"
+
+
+def test_wildcards_draw_a_line_and_an_alternative_by_step_and_sample() -> None:
+    raw = "a {red|blue} dog\ntwo dogs"
+    rules = CaptionRules(wildcards=True, prefix="vexilo,")
+    texts = {"vexilo, a red dog", "vexilo, a blue dog", "vexilo, two dogs"}
+    counts = Counter(draw(rules, step=step, raw=raw) for step in range(400))
+    assert counts.keys() == texts
+    assert 150 < counts["vexilo, two dogs"] < 250  # Lines are equally likely, not texts.
+    assert len({draw(rules, sample=sample, raw=raw) for sample in range(30)}) == 3
+    assert len({draw(rules, epoch=epoch, raw=raw) for epoch in range(1, 9)}) == 1
+
+
+def test_without_wildcards_braces_are_plain_text() -> None:
+    assert draw(CaptionRules(), raw="a {red|blue} dog") == "a {red|blue} dog"
+
+
+def test_wildcards_are_drawn_before_tags_are_moved() -> None:
+    rules = CaptionRules(wildcards=True, shuffle=True, keep=1)
+    drawn = {draw(rules, step=step, raw="t, {a, b|c}") for step in range(40)}
+    assert drawn == {"t, a, b", "t, b, a", "t, c"}
+
+
+def test_dropout_comes_before_the_choice_of_a_line() -> None:
+    rules = CaptionRules(wildcards=True, dropout=0.3)
+    plain = CaptionRules(dropout=0.3)
+    for step in range(60):
+        dropped = draw(plain, step=step, raw="x") == ""
+        assert (draw(rules, step=step, raw="{a|b}\nc") == "") == dropped
+
+
+def test_wildcards_read_every_line_that_is_not_empty(tmp_path: Path) -> None:
+    data = b"first, {a|b}\r\n\n  second \n"
+    found, checks = read(tmp_path, {"a.png": b"", "a.txt": data}, wildcards=True)
+    assert found.texts == ("first, {a|b}\nsecond",)
+    assert checks == {}
+    found, _ = read(tmp_path, {})
+    assert found.texts == ("first, {a|b}",)
+
+
+def test_braces_that_do_not_pair_are_named(tmp_path: Path) -> None:
+    files = {"a.png": b"", "a.txt": b"a {b|c", "b.png": b"", "b.txt": b"ok\n:} smile"}
+    _, checks = read(tmp_path, files, wildcards=True)
+    finding = checks["wildcard braces"]
+    assert finding.files == ("a.txt", "b.txt")
+    assert "character 3" in finding.details[0] and "character 2" in finding.details[1]
+    assert "\\{ and \\}" in finding.remedy
+    _, checks = read(tmp_path, {})
+    assert "wildcard braces" not in checks  # Braces mean nothing while wildcards are off.
+
+
+def test_the_longest_text_of_each_line() -> None:
+    rules = CaptionRules(wildcards=True, prefix="p,", keep_separator="|||", shuffle=True)
+    assert longest_captions("a, {b|cc} ||| d\ne", rules) == ("p, a, cc, d", "p, e")
+
+
 # Variants -----------------------------------------------------------------------------------------
 
 
 def test_variants_name_every_text_that_can_be_drawn() -> None:
-    raw = "t, a, b, c"
     for rules in (
         CaptionRules(),
         CaptionRules(dropout=0.5, prefix="p"),
@@ -228,7 +309,10 @@ def test_variants_name_every_text_that_can_be_drawn() -> None:
         CaptionRules(shuffle=True, keep=1),
         CaptionRules(tag_dropout=0.5, keep=1),
         CaptionRules(shuffle=True, tag_dropout=0.5, keep=1),
+        CaptionRules(wildcards=True, dropout=0.2),
+        CaptionRules(wildcards=True, shuffle=True, keep=2),
     ):
+        raw = "t, {a|x {y|z}}, b\nother" if rules.wildcards else "t, a, b, c"
         variants = caption_variants(raw, rules)
         assert variants is not None
         drawn = {draw(rules, step=step, epoch=step, raw=raw) for step in range(1, 400)}
@@ -237,6 +321,8 @@ def test_variants_name_every_text_that_can_be_drawn() -> None:
 
 def test_too_many_variants_are_none() -> None:
     assert caption_variants(", ".join("abcdefghij"), CaptionRules(shuffle=True)) is None
+    assert caption_variants("{a|b}" * 5, CaptionRules(wildcards=True)) is None
+    assert caption_variants("{a|b}" * 5, CaptionRules()) == ("{a|b}" * 5,)
 
 
 def test_common_leading_tags() -> None:

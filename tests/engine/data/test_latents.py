@@ -10,15 +10,10 @@ import torch
 from PIL import Image
 
 from engine.data.buckets import BucketRules
+from engine.data.encoding import Encoder
 from engine.data.images import PictureError
-from engine.data.latents import (
-    Draw,
-    Encoder,
-    LatentCache,
-    LiveLatents,
-    Pictures,
-    encode_latents,
-)
+from engine.data.latents import LatentCache, LiveLatents, encode_latents
+from engine.data.pictures import Draw, Pictures
 from engine.data.pixels import to_pixels, true_crop
 from engine.data.placing import place_all
 from engine.data.store import Store
@@ -56,7 +51,7 @@ def draw(index: int = 0, *, flipped: bool = False, crop: tuple[int, int] = (0, 0
 
 
 def moments(source: LatentCache | LiveLatents, one: Draw) -> tuple[torch.Tensor, torch.Tensor]:
-    return source.finish(one, source.prepare(one))
+    return source.finish(one, source.prepare(one))[:2]
 
 
 def test_both_mirrored_ways_are_cached_and_mirror_each_other(

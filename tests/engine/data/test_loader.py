@@ -13,10 +13,13 @@ import torch
 
 from engine.data.buckets import BucketRules
 from engine.data.captions import CaptionRules
-from engine.data.latents import Draw, Encoder, Pictures, encode_latents
+from engine.data.encoding import Encoder
+from engine.data.holes import Holes
+from engine.data.latents import encode_latents
 from engine.data.loader import Batch, Loader
 from engine.data.order import BatchPlan, Order
-from engine.data.placing import place_all
+from engine.data.pictures import Draw, Pictures
+from engine.data.placing import Place, place_all, place_everywhere, placements_of
 from engine.data.survey import Item, SurveyRules, survey
 
 torch.set_num_threads(1)
@@ -178,7 +181,7 @@ def test_a_latent_is_drawn_from_mean_and_deviation_anew_each_time(pictures: Pict
         ]
     )
     draw = Draw(0, False, (0, 0), 1, 0)
-    mean, std = latents.finish(draw, latents.prepare(draw))
+    mean, std, _ = latents.finish(draw, latents.prepare(draw))
     assert torch.allclose(many.mean(0), mean, atol=0.03)
     assert torch.allclose(many.std(0), std, rtol=0.25)
 
@@ -209,3 +212,121 @@ def test_random_crops_are_refused_with_cached_latents(pictures: Pictures) -> Non
     latents = encode_latents(pictures, Encoder(vae, "v", "c"), mode="ram")
     with pytest.raises(ValueError, match="random crops"):
         Loader(pictures.items, pictures.placements, latents, RULES, seed=1, random_crop=True)
+
+
+# Masks, holes, colours, wildcards, several resolutions ---------------------------------------------
+
+
+@pytest.fixture
+def places(tmp_path: Path, picture) -> tuple[Place, ...]:
+    """Two resolutions; every other picture has a mask."""
+    for number in range(4):
+        path = picture(tmp_path / "2_x" / f"{number}.png", (140, 130), seed=number)
+        path.with_suffix(".txt").write_text("p, {a|b|c}\nother {d|e}")
+        if number % 2:
+            picture(tmp_path / "masks" / f"{number}.png", (140, 130), mode="L", seed=number)
+    rules = SurveyRules(
+        tmp_path / "2_x",
+        flip=True,
+        wildcards=True,
+        masks="folder",
+        mask_folder=tmp_path / "masks",
+    )
+    sizes = [BucketRules(side, side, 32, 256, 32) for side in (64, 96)]
+    return place_everywhere(survey(rules, workers=1).items, sizes)
+
+
+def load_places(places: tuple[Place, ...], *, workers: int, colour: bool = False) -> list[Batch]:
+    pictures = Pictures([each.item for each in places], placements_of(places), seed=5)
+    encoder = Encoder(vae, "v", "fp32 cpu")
+    latents = encode_latents(pictures, encoder, mode="off" if colour else "ram")
+    order = Order(
+        pictures.placements,
+        [2] * len(places),
+        [False] * len(places),
+        batch_size=2,
+        accumulation=2,
+        seed=5,
+    )
+    loader = Loader(
+        pictures.items,
+        pictures.placements,
+        latents,
+        CaptionRules(wildcards=True),
+        seed=5,
+        colour=colour,
+        holes=Holes(pictures, latents, encoder),
+        workers=workers,
+        order=order,
+    )
+    try:
+        return [
+            loader.batch(plan, epoch=epoch, step=step, first_sample=first)
+            for plan, epoch, step, first in walk(order, 2)
+        ]
+    finally:
+        loader.close()
+
+
+def all_tensors(batch: Batch) -> list[torch.Tensor]:
+    found = (
+        batch.latents_BCHW,
+        batch.loss_mask_B1HW,
+        batch.hole_mask_B1HW,
+        batch.hole_latents_BCHW,
+    )
+    return [tensor for tensor in found if tensor is not None]
+
+
+@pytest.mark.parametrize("colour", [False, True])
+def test_masks_holes_colours_and_wildcards_do_not_depend_on_workers(places, colour: bool) -> None:
+    alone = load_places(places, workers=0, colour=colour)
+    others = load_places(places, workers=3, colour=colour)
+    for one, other in zip(alone, others, strict=True):
+        assert one.captions == other.captions and one.items == other.items
+        tensors = all_tensors(one)
+        assert len(tensors) == 4
+        assert all(torch.equal(*pair) for pair in zip(tensors, all_tensors(other), strict=True))
+    assert len({text for batch in alone for text in batch.captions}) == 5
+
+
+def test_a_batch_has_masks_and_holes_of_the_size_of_its_latents(places) -> None:
+    sizes = set()
+    for batch in load_places(places, workers=0):
+        count, channels, height, width = batch.latents_BCHW.shape
+        sizes.add((height, width))
+        assert batch.target_size == (width * 8, height * 8)
+        assert batch.loss_mask_B1HW is not None and batch.hole_mask_B1HW is not None
+        assert batch.loss_mask_B1HW.shape == batch.hole_mask_B1HW.shape
+        assert batch.hole_mask_B1HW.shape == (count, 1, height, width)
+        assert batch.hole_latents_BCHW is not None
+        assert batch.hole_latents_BCHW.shape == (count, channels, height, width)
+        for place, number in enumerate(batch.items):
+            whole = bool((batch.loss_mask_B1HW[place] == 1).all())
+            assert whole == (places[number].item.mask is None)
+            # What SDXL is told: the picture's own size, whatever the resolution.
+            assert batch.original_sizes[place] == (140, 130)
+    assert sizes == {(8, 8), (12, 12)}
+
+
+def test_without_masks_and_holes_a_batch_has_none(pictures: Pictures) -> None:
+    for batch in load_all(pictures, workers=0):
+        assert batch.loss_mask_B1HW is None
+        assert batch.hole_mask_B1HW is None and batch.hole_latents_BCHW is None
+
+
+def test_colours_are_shifted_in_some_draws_only(places) -> None:
+    plain = load_places(places, workers=0)
+    shifted = load_places(places, workers=0, colour=True)
+    same = [
+        torch.allclose(one, other, atol=1e-6)
+        for first, second in zip(plain, shifted, strict=True)
+        for one, other in zip(first.latents_BCHW, second.latents_BCHW, strict=True)
+    ]
+    assert 0.15 < same.count(False) / len(same) < 0.55
+
+
+def test_shifted_colours_are_refused_with_cached_latents(pictures: Pictures) -> None:
+    latents = encode_latents(pictures, Encoder(vae, "v", "c"), mode="ram")
+    with pytest.raises(ValueError, match="shifted colours"):
+        Loader(pictures.items, pictures.placements, latents, RULES, seed=1, colour=True)

@@ -65,7 +65,13 @@ def test_entries_survive_on_disk_and_edited_captions_miss(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "change",
-    [{"te_hash": "u"}, {"clip_skip": 2}, {"length": 150}, {"precision": "bf16 cuda"}],
+    [
+        {"te_hash": "u"},
+        {"clip_skip": 2},
+        {"length": 150},
+        {"weighted": True},
+        {"precision": "bf16 cuda"},
+    ],
 )
 def test_another_encoder_misses(tmp_path: Path, change: dict[str, object]) -> None:
     store = Store(tmp_path, limit_bytes=10**9)
