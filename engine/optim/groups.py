@@ -14,10 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-SHAPED = frozenset({"adafactor", "came"})
-"""Optimizers whose step depends on a tensor's rows and columns; they get the shaped views."""
+from engine.settings.optimizers import SHAPED
+
 QUANTISED_BLOCK = 256
 """Numbers that share one `absmax` in an 8-bit state (Dettmers et al. 2021, arXiv:2110.02861)."""
+COMMON = frozenset({"step", "mu", "eta", "mu_product"})
+"""State that all tensors of a group have in common, whatever their shapes."""
+GAPS = {"alpha_k": 1e-6}
+"""What the gaps between tensors begin with where it is not 0: D-Adapt AdaGrad divides by its root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class Group:
     """Whether an 8-bit optimizer keeps 32 bits for it."""
 
     def as_torch(self, optimizer: str) -> dict[str, Any]:
-        """The group as torch's optimizers take it."""
+        """The group as torch's optimizers take it; those that look at shapes get the shaped views."""
         params = list(self.shaped) if optimizer in SHAPED else [self.flat]
         return {
             "params": params,
@@ -55,20 +59,21 @@ def one_group(part: str, rate: float, parameter: nn.Parameter) -> Group:
     return Group(part, rate, parameter, {part: (0, parameter.shape)}, [parameter])
 
 
-def named_state(state: Mapping[str, Any], groups: Sequence[Group]) -> dict[str, Any]:
+def named_state(
+    state: Mapping[str, Any], groups: Sequence[Group], *, shaped: bool
+) -> dict[str, Any]:
     """A `state_dict` with tensors in their shapes, under their names."""
     found: dict[str, Any] = {}
     kept = []
     for group, saved in zip(groups, state["param_groups"], strict=True):
         names = list(group.places)
-        whole = len(saved["params"]) == 1
         for number, name in enumerate(names):
-            values = state["state"].get(saved["params"][0 if whole else number])
+            values = state["state"].get(saved["params"][number if shaped else 0])
             if values is None:  # before the first step
                 continue
             place, flat_shape = group.places[name], group.flat.shape
             found[name] = {
-                key: _taken(key, value, place, flat_shape) if whole else value
+                key: value if shaped else _taken(key, value, place, flat_shape)
                 for key, value in values.items()
             }
         kept.append({**saved, "params": names})
@@ -108,7 +113,7 @@ def indexed_state(
 def _taken(key: str, value: Any, place: tuple[int, torch.Size], flat_shape: torch.Size) -> Any:
     """One tensor's share of a flat state: cells, blocks of cells, or what all have in common."""
     start, shape = place
-    if not isinstance(value, Tensor):
+    if not isinstance(value, Tensor) or key in COMMON:
         return value
     if key.startswith("absmax"):
         first = start // QUANTISED_BLOCK
@@ -121,18 +126,18 @@ def _taken(key: str, value: Any, place: tuple[int, torch.Size], flat_shape: torc
 def _joined(parts: Sequence[Mapping[str, Any]], group: Group) -> dict[str, Any]:
     """Flat state from the shares of all its tensors."""
     return {
-        key: _together(key, [part[key] for part in parts], group, _code_of_zero(key, parts[0]))
+        key: _together(key, [part[key] for part in parts], group, _blank(key, parts[0]))
         for key in parts[0]
     }
 
 
-def _together(key: str, values: Sequence[Any], group: Group, blank: int) -> Any:
+def _together(key: str, values: Sequence[Any], group: Group, blank: float) -> Any:
     first = values[0]
     if not isinstance(first, Tensor):
         return copy.deepcopy(first)
     blockwise = key.startswith("absmax")
     shapes = [shape for _, shape in group.places.values()]
-    if key == "step" or not (blockwise or [value.shape for value in values] == shapes):
+    if key in COMMON or not (blockwise or [value.shape for value in values] == shapes):
         return first.clone()
     step = QUANTISED_BLOCK if blockwise else 1
     cells = group.flat.numel() // step
@@ -142,7 +147,7 @@ def _together(key: str, values: Sequence[Any], group: Group, blank: int) -> Any:
     return whole if blockwise else whole.view(group.flat.shape)
 
 
-def _code_of_zero(key: str, values: Mapping[str, Any]) -> int:
+def _blank(key: str, values: Mapping[str, Any]) -> float:
     """What the gaps between tensors hold: 0, or its 8-bit code, lest a gap set its block's scale."""
     codes = values.get(key.replace("state", "qmap")) if key.startswith("state") else None
-    return 0 if codes is None else int(codes.abs().argmin())
+    return GAPS.get(key, 0) if codes is None else int(codes.abs().argmin())

@@ -25,6 +25,8 @@ __all__ = ["nearest_key", "parse", "rules"]
 ABOUT = "about"
 """Table of a preset that tells for whom it is; no setting."""
 MOST_SHOWN = 60
+MOST_CHOICES = 16
+"""More are not listed in a message."""
 ENTRIES: dict[str, tuple[type[Section], str]] = {
     "folders": (Folder, '{name = "10_dog", repeats = 3}'),
     "overrides": (Override, '{pattern = "down_blocks.*", rank = 8}'),
@@ -176,6 +178,9 @@ def _must(row: Setting) -> str:
     """The rule of a setting in words."""
     words = {"whole": "a whole number", "number": "a number", "pair": "two numbers"}
     match row.kind:
+        case "choice" if len(row.choices) > MOST_CHOICES:
+            some = ", ".join(row.choices[:3])
+            return f"one of {some} and others that `lyctui explain {row.path}` lists"
         case "choice":
             return f"one of {', '.join(row.choices)}"
         case "mixed":

@@ -59,7 +59,7 @@ class Data(Section):
     ] = None
     """How many leading tags keep their place and are never dropped; counts tags."""
     keep_separator: Annotated[str, Ask("Separator of the kept part", "expert")] = ""
-    """Text such as ||| in a caption: what stands before it is kept, instead of a number of tags."""
+    """Text such as ||| in a caption: what is before it is kept, and what is after a second one."""
     secondary_separator: Annotated[str, Ask("Separator inside tags", "expert")] = ""
     """Text such as ;;; that holds tags together in a draw and then becomes the tag separator."""
     wildcards: Annotated[bool, Ask("Wildcards", "advanced")] = False

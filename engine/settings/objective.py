@@ -63,4 +63,4 @@ class Objective(Section):
     timestep_mean: Annotated[float, Ge(-5), Le(5), Ask("Timestep mean", "expert")] = 0.0
     """Centre of logit_normal: 0 is the middle, above 0 draws more noise."""
     timestep_spread: Annotated[float, Gt(0), Le(10), Ask("Timestep spread", "expert")] = 1.0
-    """Width of logit_normal; of beta, both of its parameters."""
+    """Width of logit_normal; of beta both parameters: 1 is uniform, above it the middle."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
+from pydantic import BeforeValidator
 
 from engine.settings.ask import Ask, Section
-from engine.settings.optimizers import OptimizerName
+from engine.settings.optimizers import OptimizerName, read_optimizer
 
 Rate = Annotated[float, Ge(0), Le(10)]
 
@@ -17,6 +18,7 @@ class Optim(Section):
 
     optimizer: Annotated[
         OptimizerName | None,
+        BeforeValidator(read_optimizer),
         Ask("Optimizer", flag="--optimizer", blank="AdamW8bit where it works, else AdamW"),
     ] = None
     """Rule that turns gradients into changes of the weights."""
@@ -38,11 +40,11 @@ class Optim(Section):
     ] = None
     """Learning rate of the text part; 0 leaves it untrained."""
     te2_lr: Annotated[
-        Rate | None, Ask("Second text-encoder rate", "advanced", blank="the text-encoder rate")
+        Rate | None, Ask("Second encoder rate", "advanced", blank="the text-encoder rate")
     ] = None
     """Learning rate of SDXL's second text encoder; 0 leaves it untrained."""
     te_stop_percent: Annotated[
-        float, Ge(0), Le(100), Ask("Stop text encoder after", "advanced", unit="%")
+        float, Ge(0), Le(100), Ask("Stop text encoder", "advanced", unit="%")
     ] = 0.0
     """Share of all steps after which text encoders are no longer trained; 0 is never."""
     weight_decay: Annotated[

@@ -6,13 +6,12 @@ from collections.abc import Collection
 
 from engine.errors import Problem
 from engine.settings.network import Dylora, Lokr, NetworkSection, TLora, asked
+from engine.settings.optim_rules import optimizer_rules
+from engine.settings.optimizers import ADAPTIVE
 from engine.settings.recipe import Recipe
+from engine.settings.refusals import refusals
 from engine.settings.walk import number_text
 
-ADAPTIVE = frozenset({"prodigy"})
-"""Optimizers that find the learning rate themselves."""
-WITH_UP_FACTOR = frozenset({"lora", "locon", "dylora"})
-"""Algorithms for which LoRA+ was made: an up factor that starts at zero."""
 WITHOUT_CONVOLUTIONS = frozenset(
     {
         "full-lin",
@@ -31,7 +30,7 @@ def rules(recipe: Recipe) -> list[Problem]:
     """Everything that contradicts itself in a recipe whose settings are each valid."""
     return [
         problem
-        for rule in (_rates, _loraplus, _timesteps, _network, _text_cache, _data, _name)
+        for rule in (_rates, _timesteps, _network, _text_cache, _data, refusals, _name)
         for problem in rule(recipe)
     ]
 
@@ -49,11 +48,14 @@ def trained_rates(recipe: Recipe) -> dict[str, float]:
         "U-Net": optim.unet_lr if optim.unet_lr is not None else lr,
         "text encoder": te,
     }
+    if optim.te2_lr is not None:
+        # Left blank it is that of the first; only some bases have a second one.
+        rates["second text encoder"] = optim.te2_lr
     own = recipe.network.targets_file is not None
     if targets == "te-only" and not own:
         rates.pop("U-Net")
     if targets.startswith("unet") and not own:
-        rates.pop("text encoder")
+        rates = {part: rate for part, rate in rates.items() if part == "U-Net"}
     return {part: rate for part, rate in rates.items() if rate > 0}
 
 
@@ -67,41 +69,7 @@ def _rates(recipe: Recipe) -> list[Problem]:
                 path="optim.lr",
             )
         ]
-    optimizer = recipe.optim.optimizer
-    if optimizer not in ADAPTIVE or len(set(rates.values())) == 1:
-        return []
-    told = ", ".join(f"{part} {number_text(rate)}" for part, rate in rates.items())
-    return [
-        Problem(
-            f"Prodigy uses one learning rate for every trained part ({told}).",
-            remedy="Give all of them the same rate, or set optim.te_lr to 0.",
-            path="optim.te_lr",
-        )
-    ]
-
-
-def _loraplus(recipe: Recipe) -> list[Problem]:
-    if recipe.optim.loraplus_ratio is None:
-        return []
-    path = "optim.loraplus_ratio"
-    problems = []
-    if recipe.network.algorithm not in WITH_UP_FACTOR:
-        problems.append(
-            Problem(
-                f"LoRA+ speeds up the up factors, and {recipe.network.algorithm} has none.",
-                remedy="Leave it blank, or set network.algorithm to lora, locon or dylora.",
-                path=path,
-            )
-        )
-    if recipe.optim.optimizer in ADAPTIVE:
-        problems.append(
-            Problem(
-                "LoRA+ needs two learning rates, and Prodigy uses one for everything.",
-                remedy="Leave it blank, or set optim.optimizer to adamw or adamw8bit.",
-                path=path,
-            )
-        )
-    return problems
+    return optimizer_rules(recipe, rates)
 
 
 def _timesteps(recipe: Recipe) -> list[Problem]:
@@ -258,7 +226,15 @@ def _least_above_convolutions(network: NetworkSection) -> list[str]:
 
 
 def _text_cache(recipe: Recipe) -> list[Problem]:
-    if not recipe.data.cache_text or "text encoder" not in trained_rates(recipe):
+    optim = recipe.optim
+    if optim.te_lr is None and optim.te2_lr is None:
+        return []  # whether they are trained goes by the family of the base: `plan` looks again
+    return text_cache_problems(recipe)
+
+
+def text_cache_problems(recipe: Recipe) -> list[Problem]:
+    """A cache of captions beside a text encoder that is trained; the text encoders' rates are known."""
+    if not recipe.data.cache_text or set(trained_rates(recipe)) <= {"U-Net"}:
         return []
     return [
         Problem(

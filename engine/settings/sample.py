@@ -29,11 +29,14 @@ class Sample(Section):
     """Pictures made while training, to judge it by."""
 
     prompts: Annotated[tuple[str, ...], Ask("Prompts", kind="lines")] = ()
-    """One prompt a line; flags --w --h --d --s --l --n at its end set size, seed, steps, guidance."""
+    """One prompt a line; flags at its end set size, seed, steps, guidance: --w --h --d --s --l --n --ss.
+
+    A run keeps them in samples/prompts.txt and reads that file before each set of pictures.
+    """
     prompts_file: Annotated[
         Path | None, Ask("Prompts from a file", "advanced", kind="file", blank="none")
     ] = None
-    """A .txt, .json or .toml file with further prompts."""
+    """A .txt, .json or .toml file with further prompts, also one of kohya's; read at the start."""
     negative: Annotated[str, Ask("Negative prompt", "advanced")] = ""
     """What the pictures should not show, where a prompt has no --n."""
     at_start: Annotated[bool, Ask("Before the first step", "advanced")] = True

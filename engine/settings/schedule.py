@@ -50,3 +50,37 @@ class Schedule(Section):
     """Share of the steps in which warmup_stable_decay falls, at the end."""
     rules: Annotated[str, Ask("Piecewise rules", "expert")] = ""
     """For piecewise_constant: "1:500,0.1:800,0.01" is the full rate to step 500, a tenth to 800."""
+
+
+MOST_RULES = 100
+
+
+def piecewise_rules(text: str) -> tuple[tuple[tuple[int, float], ...], float]:
+    """Rules of `piecewise_constant`: (step before which, factor) in order, and the factor after them.
+
+    Raises ValueError with the mistake in words.
+    """
+    *pieces, last = (piece.strip() for piece in text.split(","))
+    if len(pieces) > MOST_RULES:
+        raise ValueError(f"at most {MOST_RULES} changes are read")
+    steps: list[tuple[int, float]] = []
+    for piece in pieces:
+        factor, colon, until = (part.strip() for part in piece.partition(":"))
+        if not colon or not until.isascii() or not until.isdigit():
+            raise ValueError(f'"{piece}" is not factor:step')
+        if steps and int(until) <= steps[-1][0]:
+            raise ValueError(f"step {int(until)} does not come after step {steps[-1][0]}")
+        steps.append((int(until), _factor(factor)))
+    if ":" in last:
+        raise ValueError("the factor after the last step is missing")
+    return tuple(steps), _factor(last)
+
+
+def _factor(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise ValueError(f'"{text}" is not a factor from 0 to 100')
+    return value

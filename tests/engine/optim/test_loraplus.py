@@ -41,7 +41,9 @@ def test_a_run_trains_up_factors_at_their_own_rate(tmp_path: Path, optimizer: st
         optim={"optimizer": optimizer, "lr": 1e-3, "te_lr": 5e-4, "loraplus_ratio": 4.0},
     )
     training = assemble(recipe, tmp_path / "cache", lambda phase, done, total: None)
-    told = set_rates(training.optimizer, training.rates, 0.5)
+    told = set_rates(
+        training.optimizer, {part: 0.5 * rate for part, rate in training.rates.items()}
+    )
     assert told == {"unet": 5e-4, "te": 2.5e-4}
     rate_at = {
         group["params"][0].untyped_storage().data_ptr(): group["lr"]

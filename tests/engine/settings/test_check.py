@@ -56,7 +56,7 @@ def test_all_mistakes_are_told_at_once():
         "dat",
     }
     assert found["optim.lr"].what == "Learning rate must be at least 0 (you wrote -1)."
-    assert "one of adamw, adamw8bit, prodigy" in found["optim.optimizer"].what
+    assert "one of adamw, adamw8bit, paged-adamw and others" in found["optim.optimizer"].what
     assert found["optim.optimizer"].remedy == "Did you mean adamw8bit?"
     assert found["optim.leraning_rate"].remedy == "Did you mean optim.lr?"
     assert 'a whole number, at least 1 (you wrote "10")' in found["train.epochs"].what
@@ -180,7 +180,11 @@ def test_prodigy_ignores_the_rate_of_a_part_that_is_left_out():
         ({"network": {"algorithm": "lokr", "rs_lora": True}}, "network.rs_lora"),
         ({"network": {"algorithm": "lokr", "rank_dropout": 0.1}}, "network.rank_dropout"),
         ({"network": {"tucker": True}}, "network.tucker"),
-        ({"data": {"cache_text": True}}, "data.cache_text"),
+        ({"data": {"cache_text": True}, "optim": {"te_lr": 5e-5}}, "data.cache_text"),
+        (
+            {"data": {"cache_text": True}, "optim": {"te_lr": 0, "te2_lr": 5e-5}},
+            "data.cache_text",
+        ),
         ({"data": {"folder": "a", "reg_folder": "a"}}, "data.reg_folder"),
         ({"data": {"separator": " "}}, "data.separator"),
         ({"data": {"folders": [{"name": "a"}, {"name": "a"}]}}, "data.folders"),
@@ -200,6 +204,7 @@ def test_contradictions_are_refused(data, path):
         {"network": {"algorithm": "lokr", "rank": 8, "rs_lora": True, "rank_dropout": 0.1}},
         {"network": {"targets": "full", "tucker": True}},
         {"data": {"cache_text": True}, "optim": {"te_lr": 0}},
+        {"data": {"cache_text": True}},
         {"optim": {"lr": 0, "unet_lr": 1e-4}},
     ],
 )

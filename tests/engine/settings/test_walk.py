@@ -23,7 +23,7 @@ def test_a_row_tells_range_choices_default_and_unit():
     rate = setting("optim.lr")
     assert rate is not None
     assert (rate.kind, rate.range, rate.nullable) == ("number", "0 to 10", True)
-    assert rate.default_text == "1e-4, or 1 for Prodigy"
+    assert rate.default_text == "1e-4, or 1 for optimizers that find it themselves"
     step = setting("data.bucket_step")
     assert step is not None
     assert step.type == "whole number, 8 to 1024 and a multiple of 8"
