@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,44 +13,39 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from engine.data.colour import parse_background
-from engine.data.latents import Encoder, Pictures, encode_latents
-from engine.data.loader import Loader
-from engine.data.placing import place_all
+from engine.assemble_data import build_loaders, cache_mode, numbers_of, read_data
+from engine.assemble_optim import movers
 from engine.data.store import Store
-from engine.data.survey import survey
 from engine.data.text import LiveText, TextCache, all_captions
 from engine.errors import Problem, RecipeError
 from engine.models.load import load_model
-from engine.networks.flat import flatten
-from engine.optim.groups import Group
-from engine.optim.optimizers import SMALLEST_OF_8_BITS, OptimizerChoice, build_optimizer
-from engine.optim.schedules import Factor, learning_rate_factor, warmup_length
-from engine.planning.rules import (
-    bucket_rules,
-    caption_rules,
-    cut_steps,
-    network_choice,
-    order_of,
-    survey_rules,
-)
+from engine.objective.schedule import rescale_zero_terminal_snr
+from engine.optim.named import parts_of
+from engine.optim.probe import require_optimizer
+from engine.planning.rules import caption_rules, cut_steps, network_choice, part_rates
 from engine.planning.start import start_problems
+from engine.validation import plan_validation
 
 if TYPE_CHECKING:
-    from engine.data.buckets import Placement
     from engine.data.captions import CaptionRules
-    from engine.data.latents import LatentSource
+    from engine.data.loader import Loader
     from engine.data.order import Order
-    from engine.data.survey import Survey
+    from engine.data.survey import Item, Survey
     from engine.data.text import TextSource
     from engine.models.family import BaseModel
     from engine.networks.network import Network
+    from engine.optim.averaged import Averages
+    from engine.optim.named import NamedOptimizer
+    from engine.optim.schedules import Curve
+    from engine.optim.weights import Weights
     from engine.settings import Recipe
     from engine.settings.objective import Objective
+    from engine.validation import Validation
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
 
+TEXT_PARTS = frozenset({"te", "te2"})
 PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -61,13 +56,21 @@ class Training:
     model: BaseModel
     network: Network
     survey: Survey
+    items: tuple[Item, ...]
+    """Pictures as batches number them: each comes once for each resolution it is trained at."""
     order: Order
     loader: Loader
     text: TextSource
-    optimizer: torch.optim.Optimizer
+    optimizer: NamedOptimizer
+    weights: Weights
+    """All trained numbers, as the network holds them and as the optimizer steps them."""
+    averages: Averages
+    """What is shown of them in files, pictures and validation."""
     scaler: torch.amp.GradScaler
     rates: dict[str, float]
-    factor: Factor
+    curve: Curve
+    te_stop_step: int | None
+    """The last step in which text encoders are trained; None where they are to the end."""
     objective: Objective
     device: torch.device
     precision: torch.dtype
@@ -79,11 +82,14 @@ class Training:
     clip_skip: int
     max_grad_norm: float
     max_norm: float
+    mask_mean: str
+    """What the loss under a mask is divided by: its own area ("mask") or that of the "picture"."""
+    checkpointing: bool
     alphas_cumprod: Tensor
-    parameters: list[nn.Parameter]
-    """Flat buffers of all trained numbers, their gradients with them."""
     parent_sha256: str | None = None
     notices: tuple[str, ...] = ()
+    validation: Validation | None = None
+    """What is measured beside training; None where no picture is held out."""
     skipped_steps: int = 0
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
@@ -92,9 +98,38 @@ class Training:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.precision)
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """Flat buffers of all trained numbers, their gradients with them."""
+        return [pair.live.flat for pair in self.weights.pairs]
+
+    def reach(self, step: int) -> None:
+        """Freeze the text encoders where `step` = 1, 2, ... lies behind their last one."""
+        stop = self.te_stop_step
+        if stop is not None and step > stop:
+            self.stop_parts(TEXT_PARTS)
+
+    def stop_parts(self, parts: Collection[str]) -> None:
+        """Take parts of the model out of optimizer and graph; what they learnt stays applied.
+
+        What the optimizer knows of the whole run, such as Prodigy's d, goes on.
+        """
+        leaving = parts_of({"param_groups": self.optimizer.param_groups}) & frozenset(parts)
+        if not leaving:
+            return
+        self.averages.leave(leaving)
+        self.optimizer.leave(leaving)
+        self.weights.leave(leaving)
+        for member in self.network.members:
+            if member.component in leaving:
+                member.adapter.requires_grad_(False)
+                member.adapter.eval()
+        left = parts_of({"param_groups": self.optimizer.param_groups})
+        self.model.set_checkpointing(self.checkpointing, train_te=not TEXT_PARTS.isdisjoint(left))
+
     def picture_name(self, item: int) -> str:
-        """File name of an item of the data set."""
-        return self.survey.items[item].image.path.name
+        """File name of an item of a batch."""
+        return self.items[item].image.path.name
 
     def memory(self) -> tuple[int, int]:
         """Bytes in use and at peak: of the GPU where training runs on one, else of this process."""
@@ -116,28 +151,10 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class LearningRates:
-    """Base rate by part, as the optimizer gets them; a part with rate 0 is not trained."""
-
-    unet: float
-    te: float
-
-    @property
-    def trained(self) -> dict[str, float]:
-        """Rates of the parts that are trained."""
-        rates = {"unet": self.unet, "te": self.te}
-        return {part: rate for part, rate in rates.items() if rate > 0}
-
-
-def learning_rates(recipe: Recipe) -> LearningRates:
-    """The rates of a filled recipe: a part's own rate wins over the common one."""
-    optim = recipe.optim
-    common = 0.0 if optim.lr is None else optim.lr
-    return LearningRates(
-        unet=common if optim.unet_lr is None else optim.unet_lr,
-        te=common if optim.te_lr is None else optim.te_lr,
-    )
+def trained_rates(recipe: Recipe, parts: Collection[str]) -> dict[str, float]:
+    """Base rate of each part that is trained; `parts` are those that the base model has."""
+    rates = part_rates(recipe.optim)
+    return {part: rate for part, rate in rates.items() if part in parts and rate > 0}
 
 
 def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
@@ -147,97 +164,73 @@ def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
     """
     from engine.hardware import choose_device, read_hardware
 
-    found, placements = _read_data(recipe, progress)
-    order = order_of(found.items, placements, recipe.data, recipe.train)
-    steps_per_epoch = cut_steps(order.steps_per_epoch(recipe.train.epochs), recipe.train.max_steps)
+    read = read_data(recipe, progress)
+    every_epoch = read.order.steps_per_epoch(recipe.train.epochs)
+    steps_per_epoch = cut_steps(every_epoch, recipe.train.max_steps)
     device = torch.device(choose_device(recipe.train.device, read_hardware()).torch_name)
     precision = PRECISIONS[recipe.train.precision or "no"]
+    require_optimizer(recipe.optim.optimizer or "adamw", device)
     progress("loading the base model", 0, 0)
     model = _load_base(recipe, precision, device)
-    wanted = learning_rates(recipe).trained
+    wanted = trained_rates(recipe, model.components())
     network, parent_sha256 = _build_network(recipe, model, tuple(wanted))
     parts = {part: list(network.parameters(part)) for part in wanted}
     rates = {part: rate for part, rate in wanted.items() if parts[part]}
     if not rates:
         raise RecipeError(_nothing_trained(recipe))
     _freeze_others(network, rates)
-    store = Store(cache / "latents", limit_bytes=int(recipe.data.cache_gigabytes * 1e9))
-    pictures = Pictures(
-        found.items,
-        placements,
-        background=parse_background(recipe.data.background),
-        seed=recipe.train.seed or 0,
-        max_megapixels=recipe.data.max_megapixels,
-    )
-    mode = "off" if recipe.data.random_crop else recipe.data.cache_latents
-    latents = encode_latents(
-        pictures,
-        Encoder(model.encode_images, model.vae_hash, _numbers_of(device)),
-        mode=mode,
-        store=store,
-        progress=lambda done, total: progress("caching latents", done, total),
-    )
+    loaders = build_loaders(recipe, read, model, numbers_of(device), cache, progress)
+    if cache_mode(recipe) != "off" and not model.inpaints:
+        model.park("vae")  # until pictures are made
     captions = caption_rules(recipe.data)
-    text = _text_source(recipe, model, captions, found, "te" in rates, cache, progress)
+    trains_text = not TEXT_PARTS.isdisjoint(rates)
+    text = _text_source(recipe, model, captions, read.survey, trains_text, cache, progress)
     network.inject()
-    model.set_checkpointing(bool(recipe.train.checkpointing), train_te="te" in rates)
-    groups = optimizer_groups(network, rates, _optimizer_choice(recipe))
-    optimizer = build_optimizer(_optimizer_choice(recipe), groups)
+    model.set_checkpointing(bool(recipe.train.checkpointing), train_te=trains_text)
     total = sum(steps_per_epoch)
-    warmup = _warmup(recipe, total)
+    moving = movers(recipe, network, rates, steps=total, device=device, precision=precision)
     return Training(
         model=model,
         network=network,
-        survey=found,
-        order=order,
-        loader=Loader(
-            found.items,
-            placements,
-            latents,
-            captions,
-            seed=recipe.train.seed or 0,
-            random_crop=recipe.data.random_crop,
-            workers=recipe.data.workers or 0,
-            order=order,
-        ),
+        survey=read.survey,
+        items=read.items,
+        order=read.order,
+        loader=loaders.training,
         text=text,
-        optimizer=optimizer,
-        scaler=torch.amp.GradScaler(
-            device.type, enabled=precision == torch.float16 and device.type == "cuda"
-        ),
+        optimizer=moving.optimizer,
+        weights=moving.weights,
+        averages=moving.averages,
+        scaler=moving.scaler,
         rates=rates,
-        factor=learning_rate_factor(
-            recipe.schedule.scheduler,
-            steps=total,
-            warmup=warmup,
-            cycles=recipe.schedule.cycles,
-        ),
+        curve=moving.curve,
+        te_stop_step=moving.te_stop_step,
         objective=recipe.objective,
         device=device,
         precision=precision,
         seed=recipe.train.seed or 0,
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
-        warmup_steps=warmup,
+        warmup_steps=moving.curve.warmup,
         parent_sha256=parent_sha256,
-        notices=_notices(recipe, network, latents, wanted, rates),
+        notices=(*_notices(network, wanted, rates), *loaders.notices),
+        validation=plan_validation(
+            loaders.measuring,
+            [placement.bucket for placement in read.placements],
+            held_out=read.held_out,
+            trained=read.trained,
+            every_epochs=recipe.train.validate_every_epochs,
+            every_steps=recipe.train.validate_every_steps,
+            seed=recipe.train.seed or 0,
+            rows=recipe.train.batch_size or 1,
+        ),
         resolution=recipe.data.resolution or (512, 512),
         clip_skip=recipe.model.clip_skip or 1,
         max_grad_norm=recipe.optim.max_grad_norm,
         max_norm=recipe.network.max_norm,
-        alphas_cumprod=model.alphas_cumprod.to(device, torch.float32),
-        parameters=[group.flat for group in groups],
+        mask_mean=recipe.data.mask_mean,
+        checkpointing=bool(recipe.train.checkpointing),
+        alphas_cumprod=_noise_schedule(recipe, model).to(device, torch.float32),
     )
-
-
-def _read_data(recipe: Recipe, progress: Progress) -> tuple[Survey, tuple[Placement, ...]]:
-    found = survey(
-        survey_rules(recipe.data),
-        progress=lambda done, total: progress("checking pictures", done, total),
-        workers=recipe.train.threads,
-    )
-    found.raise_errors()
-    return found, place_all(found.items, bucket_rules(recipe.data))
 
 
 def _load_base(recipe: Recipe, precision: torch.dtype, device: torch.device) -> BaseModel:
@@ -250,9 +243,17 @@ def _load_base(recipe: Recipe, precision: torch.dtype, device: torch.device) -> 
         family=recipe.model.family,
         prediction=recipe.model.prediction,
         vae=recipe.model.vae,
+        attention=recipe.train.attention,
         dtype=precision,
         device=device,
     )
+
+
+def _noise_schedule(recipe: Recipe, model: BaseModel) -> Tensor:
+    """Alpha bar of each timestep in fp64: the SNR of every weight comes from the rescaled one too."""
+    if recipe.objective.zero_terminal_snr:
+        return rescale_zero_terminal_snr(model.alphas_cumprod)
+    return model.alphas_cumprod
 
 
 def _build_network(
@@ -267,12 +268,9 @@ def _build_network(
     seed = recipe.train.seed or 0
     weights = recipe.network.weights
     if weights is None:
-        components = {
-            part: module for part, module in model.components().items() if part in trained
-        }
-        return build(components, choice, seed=seed), None
+        return build(model.components(), choice, seed=seed, trained=trained), None
     path = weights.expanduser()
-    problems = start_problems(recipe)
+    problems = start_problems(recipe, model.family)
     if problems:
         raise RecipeError(*problems)
     file = read_network(path)
@@ -303,66 +301,13 @@ def _freeze_others(network: Network, rates: Mapping[str, float]) -> None:
 
 
 def _notices(
-    recipe: Recipe,
-    network: Network,
-    latents: LatentSource,
-    wanted: Mapping[str, float],
-    rates: Mapping[str, float],
+    network: Network, wanted: Mapping[str, float], rates: Mapping[str, float]
 ) -> tuple[str, ...]:
-    found = [*network.skipped, *getattr(latents, "notices", [])]
-    if recipe.data.random_crop and recipe.data.cache_latents != "off":
-        found.append("data.random_crop switches the latent cache off: each crop is encoded anew.")
-    found += [
-        f"There is no layer to train in the part {part}." for part in wanted if part not in rates
-    ]
-    return tuple(found)
-
-
-def _warmup(recipe: Recipe, steps: int) -> int:
-    schedule = recipe.schedule
-    return warmup_length(steps, percent=schedule.warmup_percent or 0.0, count=schedule.warmup_steps)
-
-
-def optimizer_groups(
-    network: Network, rates: Mapping[str, float], choice: OptimizerChoice
-) -> list[Group]:
-    """The network's trained tensors, moved into flat buffers: one for each rate and kind of state."""
-    return [
-        Group(
-            part=part,
-            rate=rate,
-            flat=buffer.whole,
-            places=buffer.places,
-            shaped=list(buffer.parameters.values()),
-            ratio=choice.plus_ratio if kind.plus else 1.0,
-            small=kind.small,
-        )
-        for part, rate in rates.items()
-        for kind, buffer in flatten(
-            network.members,
-            part,
-            split_plus=choice.plus_ratio != 1,
-            small_below=SMALLEST_OF_8_BITS if choice.name == "adamw8bit" else 0,
-        ).items()
-    ]
-
-
-def _optimizer_choice(recipe: Recipe) -> OptimizerChoice:
-    optim = recipe.optim
-    return OptimizerChoice(
-        name=optim.optimizer or "adamw",
-        weight_decay=optim.weight_decay,
-        betas=optim.betas,
-        eps=optim.eps,
-        d_coef=optim.d_coef,
-        plus_ratio=optim.loraplus_ratio or 1.0,
-        safeguard_warmup=bool(recipe.schedule.warmup_percent or recipe.schedule.warmup_steps),
+    missing = [part for part in wanted if part not in rates]
+    return (
+        *network.skipped,
+        *(f"There is no layer to train in the part {part}." for part in missing),
     )
-
-
-def _numbers_of(device: torch.device) -> str:
-    """What the last bits of a cached value depend on besides its inputs."""
-    return f"fp32 {device.type} {torch.get_num_threads() if device.type == 'cpu' else ''}".rstrip()
 
 
 def _text_source(
@@ -374,22 +319,27 @@ def _text_source(
     cache: Path,
     progress: Progress,
 ) -> TextSource:
-    """Captions through the live encoder where it is trained, else encoded once each and kept."""
+    """Captions through the live encoder where it is trained or they have many forms, else kept."""
     from engine.models.family import Conditioning
 
     clip_skip = recipe.model.clip_skip or 1
+    longest, weighted = recipe.model.max_tokens, recipe.model.weighted_prompts
 
     def encode(texts: Sequence[str]) -> Conditioning:
-        return model.encode_text(texts, clip_skip)
+        return model.encode_text(texts, clip_skip, max_tokens=longest, weighted=weighted)
 
     if trained or recipe.data.cache_text is False:
+        return LiveText(encode)
+    every = all_captions(found.items, captions)
+    if every is None:  # Too many forms to keep: the cache would grow with every step.
         return LiveText(encode)
     kept = TextCache(
         encode,
         te_hash=model.te_hash,
         clip_skip=clip_skip,
-        length=75,
-        precision=f"{model.dtype} {_numbers_of(model.device)}",
+        length=longest,
+        weighted=weighted,
+        precision=f"{model.dtype} {numbers_of(model.device)}",
         join=Conditioning.cat,
         place=lambda part: part.to(model.device),
         rest=lambda part: part.cpu(),
@@ -397,7 +347,6 @@ def _text_source(
         pack=lambda part: part.tensors(),
         unpack=lambda tensors: Conditioning.from_tensors(dict(tensors)),
     )
-    every = all_captions(found.items, captions)
-    if every is not None:
-        kept.fill(every, lambda done, total: progress("caching text", done, total))
+    kept.fill(every, lambda done, total: progress("caching text", done, total))
+    model.park("te")  # until pictures are made
     return kept

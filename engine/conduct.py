@@ -16,13 +16,17 @@ from engine.assemble import Training, assemble
 from engine.checkpoint.resume import Lineage, restore
 from engine.checkpoint.state import Identity, Place, this_machine
 from engine.control import Control
-from engine.errors import OutOfMemory, Problem
+from engine.errors import OutOfMemory, Problem, RecipeError
 from engine.events import Acknowledged, Ended, Event, Phase, Started, Warned
 from engine.labels import file_metadata
+from engine.loggers import open_loggers, require_loggers
+from engine.optim.averaged import averaged_weights
 from engine.outputs import Outputs, Tally
+from engine.previews import Previews, RunPrompts
+from engine.prompt_files import all_prompts
 from engine.prompts import parse_prompts
 from engine.runs import RunFolder
-from engine.sampling import paint
+from engine.sampling import Defaults, paint
 from engine.settings import Recipe
 from engine.settings.toml import portable
 from engine.trainer import Stopped, train
@@ -30,6 +34,7 @@ from engine.trainer import Stopped, train
 if TYPE_CHECKING:
     from PIL import Image
 
+    from engine.prompts import Prompt
     from engine.session import Examine
 
 Emit = Callable[[Event], None]
@@ -51,7 +56,10 @@ def conduct(
 ) -> Ended:
     """Run a filled recipe in its folder; gives the last event. Errors rise as EngineError."""
     began = time.time()
+    require_loggers(recipe.run)
     _set_device_modes(recipe)
+    loggers = open_loggers(recipe.run, folder, portable(recipe))
+    emit = loggers.telling(emit)
 
     def progress(phase: str, done: int, total: int) -> None:
         emit(Phase(phase, done, total))
@@ -59,6 +67,8 @@ def conduct(
             raise StoppedEarly
 
     try:
+        # Before anything dear: a wrong flag would end the run only at its first pictures.
+        prompts = _prompts(recipe, folder, emit, resume=resume)
         training = assemble(recipe, cache, progress)
         identity = identify(recipe, training)
         place, lineage = Place(), Lineage()
@@ -71,12 +81,18 @@ def conduct(
             folder.name,
             emit,
             save=recipe.save,
-            sample=recipe.sample,
-            prompts=parse_prompts(recipe.sample.prompts),
+            previews=Previews(
+                training,
+                folder,
+                emit,
+                sample=recipe.sample,
+                prompts=prompts,
+                defaults=_preview_defaults(recipe, training),
+                stop_asked=lambda: control.asked("stop"),
+            ),
             identity=identity,
             metadata=lambda at: file_metadata(recipe, training, at, tally),
             tally=tally,
-            stop_asked=lambda: control.asked("stop"),
         )
         emit(_started(training, folder, place, lineage.notes))
         for warning in (*training.notices, *lineage.warnings):
@@ -87,6 +103,8 @@ def conduct(
         return _ended_early(folder, control, emit, began)
     except torch.OutOfMemoryError as error:
         raise OutOfMemory(_device_memory(recipe)) from error
+    finally:
+        loggers.close()
 
 
 class StoppedEarly(Exception):
@@ -198,25 +216,60 @@ def _set_device_modes(recipe: Recipe) -> None:
         torch.backends.cudnn.benchmark = False
 
 
+def _prompts(
+    recipe: Recipe, folder: RunFolder, emit: Emit, *, resume: bool
+) -> tuple[Prompt, ...]:
+    """The recipe's prompts; a resume does with those of the run where the recipe's file is gone."""
+    try:
+        return all_prompts(recipe.sample.prompts, recipe.sample.prompts_file)
+    except RecipeError as error:
+        if not resume:
+            raise
+        emit(Warned(f"{error} The prompts of the run's own folder are used."))
+        kept = RunPrompts(folder.samples, ())
+        kept.read()
+        return kept.prompts
+
+
+def _preview_defaults(recipe: Recipe, training: Training) -> Defaults:
+    """How the pictures are made: prediction type, schedule, clip skip and tokens as in training."""
+    sample = recipe.sample
+    return Defaults(
+        steps=sample.steps,
+        guidance=sample.guidance,
+        width=sample.width or training.resolution[0],
+        height=sample.height or training.resolution[1],
+        seed=training.seed if sample.seed is None else sample.seed,
+        clip_skip=training.clip_skip,
+        negative=sample.negative,
+        sampler=sample.sampler,
+        zero_terminal_snr=recipe.objective.zero_terminal_snr,
+        max_tokens=recipe.model.max_tokens,
+    )
+
+
 def _painter(
     training: Training, recipe: Recipe, progress: Callable[[str, int, int], None]
 ) -> Callable[[Sequence[str]], list[Image.Image]]:
     def paint_prompts(texts: Sequence[str]) -> list[Image.Image]:
         prompts = parse_prompts(texts)
         network = training.network
-        pictures = paint(
-            training.model,
-            prompts,
-            steps=recipe.sample.steps,
-            guidance=recipe.sample.guidance,
-            width=training.resolution[0],
-            height=training.resolution[1],
-            seed=0,
-            clip_skip=training.clip_skip,
-            negative="",
-            on_picture=lambda done: progress("scoring", done, len(prompts)),
-            at_timestep=lambda timestep: network.at_timesteps(timestep.reshape(1)),
-        )
+        with averaged_weights(training):
+            pictures = paint(
+                training.model,
+                prompts,
+                steps=recipe.sample.steps,
+                guidance=recipe.sample.guidance,
+                width=training.resolution[0],
+                height=training.resolution[1],
+                seed=0,
+                clip_skip=training.clip_skip,
+                negative="",
+                zero_terminal_snr=recipe.objective.zero_terminal_snr,
+                max_tokens=recipe.model.max_tokens,
+                on_picture=lambda done: progress("scoring", done, len(prompts)),
+                at_timestep=lambda timestep: network.at_timesteps(timestep.reshape(1)),
+            )
         network.at_timesteps(None)
         return pictures
 

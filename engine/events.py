@@ -99,6 +99,19 @@ class Sampled(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Validated(Event):
+    """The loss with fixed noise after a step; step 0 is the base before training."""
+
+    name: ClassVar[str] = "validated"
+    step: int
+    epoch: int
+    held_out: float
+    """Of the pictures that are not trained: mean square error, no weights."""
+    trained: float
+    """The same of some pictures that are trained."""
+
+
+@dataclass(frozen=True, slots=True)
 class Warned(Event):
     """Something the user should know; training goes on."""
 
@@ -144,7 +157,18 @@ class Ended(Event):
 
 EVENTS: dict[str, type[Event]] = {
     kind.name: kind
-    for kind in (Started, Phase, StepDone, Saved, Sampled, Warned, Acknowledged, Scored, Ended)
+    for kind in (
+        Started,
+        Phase,
+        StepDone,
+        Saved,
+        Sampled,
+        Validated,
+        Warned,
+        Acknowledged,
+        Scored,
+        Ended,
+    )
 }
 
 
@@ -217,6 +241,8 @@ class Snapshot:
     """The newest notable events, oldest first."""
     files: tuple[str, ...] = ()
     samples: tuple[Sampled, ...] = ()
+    validations: tuple[Validated, ...] = ()
+    """Each step's once, in the order of the steps."""
     scores: tuple[Scored, ...] = ()
     requests: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -266,6 +292,8 @@ class Reducer:
                 self._saved(event)
             case Sampled():
                 self.snapshot = replace(self.snapshot, samples=(*self.snapshot.samples, event))
+            case Validated():
+                self._validated(event)
             case Scored():
                 self.snapshot = replace(self.snapshot, scores=(*self.snapshot.scores, event))
             case Acknowledged():
@@ -288,6 +316,7 @@ class Reducer:
         # A resumed run may repeat steps after its last state: what was drawn of them is taken back.
         while self._points and self._points[-1].step > event.step:
             self._points.pop()
+        validations = tuple(each for each in self.snapshot.validations if each.step <= event.step)
         self._mean = self._points[-1].mean if self._points else None
         self._recent.clear()
         self._epoch_losses.clear()
@@ -307,6 +336,7 @@ class Reducer:
             end=None,
             notes=event.notes,
             last_saved_step=event.step,
+            validations=validations,
         )
 
     def _step(self, event: StepDone) -> None:
@@ -347,6 +377,11 @@ class Reducer:
         low, high = recent[len(recent) // 4], recent[(3 * len(recent)) // 4]
         mean = sum(recent) / len(recent)
         return left * min(low, mean), left * max(high, mean)
+
+    def _validated(self, event: Validated) -> None:
+        # A run that was resumed before its first state measures step 0 again.
+        before = (each for each in self.snapshot.validations if each.step < event.step)
+        self.snapshot = replace(self.snapshot, validations=(*before, event))
 
     def _saved(self, event: Saved) -> None:
         files = self.snapshot.files

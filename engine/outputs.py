@@ -14,15 +14,14 @@ import torch
 from engine.assemble import Training
 from engine.checkpoint.atomic import copy_new, file_sha256, write_text
 from engine.checkpoint.state import Identity, Place, State, state_bytes, write_state
-from engine.errors import EngineError, Problem, TrainingError
-from engine.events import Event, Phase, Sampled, Saved, Warned
+from engine.errors import Problem, TrainingError
+from engine.events import Event, Phase, Saved, Warned
 from engine.networks.files import verify_network, write_network
+from engine.optim.averaged import averaged_weights
+from engine.previews import Previews
 from engine.runs import RunFolder
-from engine.sampling import paint, write_picture
 
 if TYPE_CHECKING:
-    from engine.prompts import Prompt
-    from engine.settings.sample import Sample
     from engine.settings.save import Save
 
 MetadataAt = Callable[[Place], dict[str, str]]
@@ -42,10 +41,6 @@ class Tally:
         return self.seconds_before + time.time() - self.started_at
 
 
-class _Interrupted(Exception):
-    """The user waits for the run to stop; pictures can be made again."""
-
-
 class Outputs:
     """Writes what is due. `emit` gets an event for each thing written."""
 
@@ -57,25 +52,21 @@ class Outputs:
         emit: Callable[[Event], None],
         *,
         save: Save,
-        sample: Sample,
-        prompts: tuple[Prompt, ...],
+        previews: Previews,
         identity: Identity,
         metadata: MetadataAt,
         tally: Tally,
-        stop_asked: Callable[[], bool] = lambda: False,
     ) -> None:
         self._training = training
         self._folder = folder
         self._name = name
         self._emit = emit
         self._save = save
-        self._sample = sample
-        self._prompts = prompts
+        self._previews = previews
         self._identity = identity
         self._metadata = metadata
         self.tally = tally
-        self._stop_asked = stop_asked
-        self._state_at = time.monotonic()
+        self._state_at = self._network_at = time.monotonic()
         self.files: list[str] = [str(folder.path / entry["file"]) for entry in self._manifest()]
 
     # When ---------------------------------------------------------------------------------
@@ -88,20 +79,15 @@ class Outputs:
             or _every(place.step, self._save.every_steps)
             or self.sample_due(place, ends_epoch=ends_epoch, last=last)
             or self._state_overdue()
+            or _overdue(self._network_at, self._save.every_minutes)
         )
 
     def sample_due(self, place: Place, *, ends_epoch: bool, last: bool) -> bool:
         """Whether preview pictures are due after this step."""
-        if not self._prompts:
-            return False
-        if place.step == 0:
-            return self._sample.at_start
-        by_epoch = ends_epoch and _every(place.epoch, self._sample.every_epochs)
-        return by_epoch or _every(place.step, self._sample.every_steps) or last
+        return self._previews.due(place, ends_epoch=ends_epoch, last=last)
 
     def _state_overdue(self) -> bool:
-        minutes = self._save.state_minutes
-        return minutes > 0 and time.monotonic() - self._state_at >= minutes * 60
+        return _overdue(self._state_at, self._save.state_minutes)
 
     # What ---------------------------------------------------------------------------------
 
@@ -111,7 +97,8 @@ class Outputs:
             self.write_network(place, f"{self._name}-{place.epoch:06d}")
         if last:
             self.write_network(place, self._name, final=True)
-        if _every(place.step, self._save.every_steps) and not last:
+        by_time = _overdue(self._network_at, self._save.every_minutes)
+        if (by_time or _every(place.step, self._save.every_steps)) and not last:
             self.write_network(place, f"{self._name}-step{place.step:08d}")
         if ends_epoch or last or self._state_overdue():
             self.write_state(place)
@@ -136,8 +123,9 @@ class Outputs:
             optimizer=training.optimizer.state_dict(),
             scaler=training.scaler.state_dict(),
             session={"seconds": self.tally.seconds(), "lineage": list(self.tally.lineage)},
+            averaged=training.averages.state(),
         )
-        self._check_room(state_bytes(state.network, state.optimizer))
+        self._check_room(state_bytes(state))
         path = write_state(self._folder.states, state, keep=self._save.keep_states)
         self._state_at = time.monotonic()
         self._emit(Saved("state", place.step, place.epoch, str(path), checked=True))
@@ -147,11 +135,14 @@ class Outputs:
         training = self._training
         self._emit(Phase("saving"))
         path = self._folder.path / f"{stem}.safetensors"
-        tensors = training.network.tensors(_DTYPES[self._save.precision])
-        self._check_room(sum(tensor.nbytes for tensor in tensors.values()))
-        write_network(path, tensors, self._metadata(place))
-        verify_network(path, tensors)
-        if final and training.network.changes_nothing():
+        with averaged_weights(training):
+            tensors = training.network.tensors(_DTYPES[self._save.precision])
+            self._check_room(sum(tensor.nbytes for tensor in tensors.values()))
+            write_network(path, tensors, self._metadata(place))
+            verify_network(path, tensors)
+            idle = final and training.network.changes_nothing()
+        self._network_at = time.monotonic()
+        if idle:
             self._emit(Warned("Every weight of the finished file is 0: nothing was learnt."))
         self._list(path, place, final)
         self._emit(
@@ -205,60 +196,15 @@ class Outputs:
 
     def sample_if_missing(self, place: Place) -> None:
         """Pictures of this place, unless they were made before the run was interrupted."""
-        due = self.sample_due(place, ends_epoch=True, last=False)
-        if due and not (self._folder.samples / f"{place.step:06d}").exists():
-            self.sample(place)
+        with averaged_weights(self._training):
+            made = self._previews.make_if_missing(place)
+        if made:
             self._emit(Phase("training"))
 
     def sample(self, place: Place) -> None:
         """Make the preview pictures; a failure here is told and training goes on."""
-        if not self._prompts:
-            self._emit(Warned("No pictures were made: sample.prompts is empty."))
-            return
-        self._emit(Phase("sampling", 0, len(self._prompts)))
-        try:
-            paths = self._paint(place)
-        except _Interrupted:
-            self._emit(Warned(f"The pictures of step {place.step} were left out: stop was asked."))
-            return
-        except (EngineError, RuntimeError, OSError) as error:
-            self._emit(Warned(f"No pictures were made at step {place.step}: {error}"))
-            return
-        texts = tuple(prompt.text for prompt in self._prompts)
-        self._emit(Sampled(place.step, place.epoch, tuple(str(path) for path in paths), texts))
-
-    def _paint(self, place: Place) -> list[Path]:
-        training = self._training
-        folder = self._folder.samples / f"{place.step:06d}"
-        training.network.eval()
-        try:
-            pictures = paint(
-                training.model,
-                self._prompts,
-                steps=self._sample.steps,
-                guidance=self._sample.guidance,
-                width=self._sample.width or training.resolution[0],
-                height=self._sample.height or training.resolution[1],
-                seed=training.seed if self._sample.seed is None else self._sample.seed,
-                clip_skip=training.clip_skip,
-                negative=self._sample.negative,
-                on_picture=lambda done: self._emit(Phase("sampling", done, len(self._prompts))),
-                at_timestep=self._at_timestep,
-            )
-        finally:
-            training.network.at_timesteps(None)
-            training.network.train()
-        # Made only now, so that pictures which were broken off are made after a resume.
-        folder.mkdir(parents=True, exist_ok=True)
-        return [
-            write_picture(folder, picture, prompt_index=index, step=place.step)
-            for index, picture in enumerate(pictures)
-        ]
-
-    def _at_timestep(self, timestep: torch.Tensor) -> None:
-        if self._stop_asked():
-            raise _Interrupted
-        self._training.network.at_timesteps(timestep.reshape(1))
+        with averaged_weights(self._training):
+            self._previews.make(place)
 
     def _check_room(self, needed: int) -> None:
         import shutil
@@ -275,6 +221,10 @@ class Outputs:
 
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def _overdue(since: float, minutes: float) -> bool:
+    return minutes > 0 and time.monotonic() - since >= minutes * 60
 
 
 def _every(number: int, interval: int) -> bool:

@@ -5,6 +5,7 @@ No torch: the wizard's arithmetic line, `lyctui plan` and the start of `train` a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,22 +14,35 @@ from typing import Any
 from engine.data.buckets import Placement, settle
 from engine.data.findings import Finding, error_of
 from engine.data.order import BucketRow, Order
-from engine.data.placing import check_placements
+from engine.data.placing import Place, check_places
 from engine.data.survey import Item, survey
 from engine.errors import EngineError, ModelError, Problem, RecipeError
 from engine.hardware import Device, Hardware, read_hardware
+from engine.models.attention import attention_problems
 from engine.models.detect import ModelFacts, inspect_model, settle_choice
 from engine.networks.consumers import TITLES, Consumer, Verdict
+from engine.planning.doubts import prediction_problems
 from engine.planning.facts import Facts
+from engine.planning.family import how_told, prediction_notice
 from engine.planning.fill import Filled, Origin, fill, setting_paths
+from engine.planning.lengths import with_cut_captions
 from engine.planning.memory import MemoryEstimate
 from engine.planning.notices import notices_of
-from engine.planning.rules import bucket_rules, cut_steps, order_of, survey_rules
+from engine.planning.rules import (
+    bucket_rules,
+    cache_notices,
+    cut_steps,
+    order_of,
+    resolutions,
+    split_of,
+    survey_rules,
+)
 from engine.planning.sizes import RunSizes, run_sizes
 from engine.planning.start import start_problems
-from engine.prompts import parse_prompts
+from engine.prompt_files import all_prompts
 from engine.runs import default_runs_folder
 from engine.settings import Recipe
+from engine.settings.rules import text_cache_problems
 
 __all__ = [
     "Facts",
@@ -47,12 +61,8 @@ __all__ = [
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """One picture and where it goes; None where it has no place."""
-
-    item: Item
-    placement: Placement | None
+Placed = Place
+"""One picture at one resolution and where it goes; None where it has no place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,8 @@ class Plan:
     """What is wrong with the rules themselves."""
     model_problems: tuple[Problem, ...] = ()
     """Why the base model cannot be trained on as asked."""
+    base: ModelFacts | None = None
+    """What the base model's file tells of itself."""
     seconds: tuple[float, float] | None = None
     """A range remembered for this machine, or None until steps were measured."""
 
@@ -95,6 +107,21 @@ class Plan:
     def memory(self) -> MemoryEstimate:
         """The estimate."""
         return self.sizes.memory
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """The pictures, each once however many resolutions it is placed at."""
+        return tuple({each.item.index: each.item for each in self.placed}.values())
+
+    @property
+    def exposures(self) -> tuple[int, int] | None:
+        """How often the least and the most seen training picture is seen, at all its resolutions."""
+        trained = split_of(self.placed, self.recipe.data).trained
+        uses: Counter[int] = Counter()
+        for each in self.placed:
+            if each.item.index in trained and each.placement is not None:
+                uses[each.item.index] += each.item.repeats * len(self.steps_per_epoch)
+        return (min(uses.values()), max(uses.values())) if uses else None
 
     def raise_errors(self) -> None:
         """Raise one typed error with everything that keeps this run from starting."""
@@ -133,6 +160,7 @@ class Plan:
                 "high": memory.high,
                 "free": self.sizes.memory_free,
             },
+            "base": _base(self.base),
             "disk_bytes": self.sizes.disk_bytes,
             "file_bytes": self.sizes.file_bytes,
             **_readers(self.sizes.network.readers),
@@ -179,6 +207,7 @@ def gather(
     found = None
     if recipe.data.folder is not None:
         found = survey(survey_rules(recipe.data), decode=decode, progress=progress)
+        found = with_cut_captions(found, recipe)
     return Facts(
         hardware=hardware or read_hardware(),
         model=model,
@@ -211,12 +240,13 @@ def plan_filled(filled: Filled, facts: Facts) -> Plan:
     trained = cut_steps(per_epoch, recipe.train.max_steps)
     sizes = run_sizes(recipe, facts, filled.device, [each.placement for each in every], trained)
     _, rounding = settle(bucket_rules(recipe.data))
+    assumed = prediction_notice(facts.model, recipe.model)
     survey_findings = facts.survey.findings if facts.survey is not None else ()
     return Plan(
         filled=filled,
         steps=sum(trained),
         steps_per_epoch=trained,
-        images=sum(not each.item.is_reg for each in every),
+        images=len(split_of(every, recipe.data).trained),
         samples_per_epoch=order.samples_per_epoch if order is not None else 0,
         reg_samples_per_epoch=order.reg_samples if order is not None else 0,
         partial_steps=_partial_steps(order, recipe, per_epoch) if order is not None else 0,
@@ -224,21 +254,44 @@ def plan_filled(filled: Filled, facts: Facts) -> Plan:
         placed=placed,
         sizes=sizes,
         findings=(*survey_findings, *findings),
-        notices=(*rounding, *notices_of(filled, facts, order, per_epoch, sizes)),
+        notices=(
+            *filter(None, [assumed]),
+            *rounding,
+            *cache_notices(recipe.data),
+            *notices_of(filled, facts, order, per_epoch, sizes),
+        ),
         problems=(
             *problems,
             *sizes.network.problems,
+            *text_cache_problems(recipe),
             *_prompt_problems(recipe),
-            *start_problems(recipe),
+            *start_problems(recipe, None if facts.model is None else facts.model.family),
+            *prediction_problems(recipe, facts),
+            *attention_problems(recipe.train.attention),
         ),
         model_problems=_model_problems(recipe, facts),
+        base=facts.model,
     )
+
+
+def _base(model: ModelFacts | None) -> dict[str, Any] | None:
+    """The base in `plan --json`: what it is and how that was told."""
+    if model is None:
+        return None
+    return {
+        "family": model.family,
+        "family_source": how_told(model) if model.family is not None else None,
+        "prediction": model.prediction,
+        "prediction_source": model.prediction_source,
+        "prediction_assumed": model.prediction_assumed,
+        "inpainting": model.inpainting,
+    }
 
 
 def _prompt_problems(recipe: Recipe) -> tuple[Problem, ...]:
     """Wrong flags are found before the model is loaded, not after."""
     try:
-        parse_prompts(recipe.sample.prompts or ())
+        all_prompts(recipe.sample.prompts or (), recipe.sample.prompts_file)
     except RecipeError as error:
         return error.problems
     return ()
@@ -261,19 +314,16 @@ def _placements(
         return (), (), ()
     items = facts.survey.items
     try:
-        placements, findings = check_placements(items, bucket_rules(recipe.data))
+        return *check_places(items, resolutions(recipe.data)), ()
     except EngineError as error:
         return tuple(Placed(item, None) for item in items), (), error.problems
-    pairs = zip(items, placements, strict=True)
-    return tuple(Placed(item, placement) for item, placement in pairs), findings, ()
 
 
 def _order(recipe: Recipe, placed: list[Placed]) -> Order | None:
     trained = [each for each in placed if not each.item.is_reg and each.item.repeats > 0]
     if not trained:
         return None
-    placements = [each.placement for each in placed if each.placement is not None]
-    return order_of([each.item for each in placed], placements, recipe.data, recipe.train)
+    return order_of(placed, recipe.data, recipe.train)
 
 
 def _partial_steps(order: Order, recipe: Recipe, per_epoch: tuple[int, ...]) -> int:
@@ -292,7 +342,7 @@ def arithmetic_line(plan: Plan) -> str:
         return "no pictures yet"
     train_samples = plan.samples_per_epoch - plan.reg_samples_per_epoch
     repeats = {each.item.repeats for each in plan.placed if not each.item.is_reg}
-    if len(repeats) == 1:
+    if len(repeats) == 1 and train_samples == plan.images * min(repeats):
         line = f"{_count(plan.images, 'image')} × {_count(repeats.pop(), 'repeat')}"
     else:
         line = f"{_count(train_samples, 'sample')} of {_count(plan.images, 'image')}"

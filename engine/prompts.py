@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 from engine.errors import Problem, RecipeError
+from engine.settings.sample import SamplerName
 
 SETTING = "sample.prompts"
 FLAG = re.compile(r"(?:^|(?<=\s))--(?=[^\W\d_])")
@@ -20,6 +22,7 @@ SMALLEST_SIDE, LARGEST_SIDE, SIDE_STEP = 64, 4096, 8
 MOST_STEPS = 1000
 LARGEST_SEED = 2**32 - 1
 LARGEST_GUIDANCE = 50.0
+SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,21 @@ class Prompt:
     steps: int | None = None
     guidance: float | None = None
     negative: str | None = None
+    sampler: SamplerName | None = None
 
 
 def parse_prompts(lines: Iterable[str]) -> tuple[Prompt, ...]:
     """Prompts of some lines; blank lines and # comments are skipped. RecipeError with every mistake."""
+    prompts, problems = read_lines(lines)
+    if problems:
+        raise RecipeError(*problems)
+    return tuple(prompts)
+
+
+def read_lines(
+    lines: Iterable[str], where: str = SETTING, setting: str = SETTING
+) -> tuple[list[Prompt], list[Problem]]:
+    """Prompts of some lines and every mistake; `where` names what the lines are counted in."""
     prompts: list[Prompt] = []
     problems: list[Problem] = []
     split = (line for text in lines for line in text.splitlines())
@@ -46,12 +60,10 @@ def parse_prompts(lines: Iterable[str]) -> tuple[Prompt, ...]:
         prompt, wrong = parse_prompt(line)
         prompts.append(prompt)
         problems += [
-            Problem(what, f"{SETTING}, line {number}, column {column}", remedy, SETTING)
+            Problem(what, f"{where}, line {number}, column {column}", remedy, setting)
             for column, what, remedy in wrong
         ]
-    if problems:
-        raise RecipeError(*problems)
-    return tuple(prompts)
+    return prompts, problems
 
 
 Mistake = tuple[int, str, str]
@@ -89,6 +101,7 @@ def _prompt(text: str, values: dict[str, int | float | str]) -> Prompt:
         return value if isinstance(value, int) else None
 
     guidance, negative = values.get("guidance"), values.get("negative")
+    sampler = values.get("sampler")
     return Prompt(
         text,
         width=whole("width"),
@@ -97,7 +110,37 @@ def _prompt(text: str, values: dict[str, int | float | str]) -> Prompt:
         steps=whole("steps"),
         guidance=float(guidance) if guidance is not None else None,
         negative=negative if isinstance(negative, str) else None,
+        sampler=next((name for name in SAMPLER_NAMES if name == sampler), None),
     )
+
+
+def prompt_of(text: str, values: Mapping[str, str]) -> tuple[Prompt, list[str]]:
+    """A prompt of its text and of values as text by flag letter; and what is wrong, in words."""
+    read: dict[str, int | float | str] = {}
+    wrong: list[str] = []
+    for letter, value in values.items():
+        name, reader, rule = READERS[letter]
+        found = reader(value.strip())
+        if found is None:
+            wrong.append(f'"{value.strip()[:40]}" is not valid: {rule}.')
+        else:
+            read[name] = found
+    return _prompt(text, read), wrong
+
+
+def line_of(prompt: Prompt) -> str:
+    """The prompt as one line with flags: the inverse of `parse_prompt` for every prompt from a line."""
+    flags = {
+        "n": prompt.negative,
+        "w": prompt.width,
+        "h": prompt.height,
+        "d": prompt.seed,
+        "s": prompt.steps,
+        "l": None if prompt.guidance is None else f"{prompt.guidance:g}",
+        "ss": prompt.sampler,
+    }
+    parts = [f"--{letter} {value}" for letter, value in flags.items() if value is not None]
+    return " ".join([prompt.text, *parts] if prompt.text else parts)
 
 
 def _whole(value: str, low: int, high: int) -> int | None:
@@ -128,5 +171,13 @@ READERS: dict[str, tuple[str, Reader, str]] = {
     "s": ("steps", lambda value: _whole(value, 1, MOST_STEPS), f"1 to {MOST_STEPS}"),
     "l": ("guidance", _guidance, f"a number from 0 to {LARGEST_GUIDANCE:g}"),
     "n": ("negative", lambda value: value or None, "words that the picture should not show"),
+    "ss": (
+        "sampler",
+        lambda value: value if value in SAMPLER_NAMES else None,
+        f"one of {', '.join(SAMPLER_NAMES)}",
+    ),
 }
-KNOWN = "Known flags: --w 512 --h 512 --d 1 (seed) --s 30 (steps) --l 7.5 (guidance) --n words."
+KNOWN = (
+    "Known flags: --w 512 --h 512 --d 1 (seed) --s 30 (steps) --l 7.5 (guidance) --n words "
+    "--ss euler_a (sampler)."
+)

@@ -371,6 +371,7 @@ def _kept_file(recipe: Recipe, key: str, folder: Path) -> Path | None:
 def create_run(recipe: Recipe, origins: dict[str, Any] | None = None) -> Path:
     """Make a run's folder with its recipe; the name gets a number when it is taken."""
     from engine.checkpoint.atomic import write_text
+    from engine.loggers import require_loggers
     from engine.planning.start import start_problems
     from engine.runs import default_runs_folder
     from engine.settings.toml import write_recipe
@@ -378,6 +379,7 @@ def create_run(recipe: Recipe, origins: dict[str, Any] | None = None) -> Path:
     problems = start_problems(recipe)
     if problems:
         raise RecipeError(*problems)
+    require_loggers(recipe.run)
     root = (recipe.run.folder or default_runs_folder()).expanduser()
     root.mkdir(parents=True, exist_ok=True)
     stem = recipe.run.name or "run"

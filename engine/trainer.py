@@ -14,17 +14,16 @@ import torch
 from torch import Tensor
 
 from engine.assemble import Training
+from engine.batch_loss import batch_loss
 from engine.checkpoint.state import Place
 from engine.control import Control
 from engine.errors import Problem, TrainingError
 from engine.events import Acknowledged, Event, Phase, StepDone, Warned
-from engine.objective import loss as losses
-from engine.objective import noise as noises
-from engine.optim.optimizers import effective_rate, set_rates
+from engine.optim.optimizers import set_rates, told_rates
 from engine.outputs import Outputs
+from engine.validation import validate
 
 if TYPE_CHECKING:
-    from engine.data.loader import Batch
     from engine.data.order import BatchPlan, StepPlan
 
 Emit = Callable[[Event], None]
@@ -61,6 +60,8 @@ def train(
     training.network.train()
     if place.step == 0 or place.epoch_step == training.steps_per_epoch[place.epoch - 1]:
         outputs.sample_if_missing(place)
+    if place.step == 0:
+        _validate(training, report, control, emit, place, ends_epoch=False, last=False)
     while place.step < training.total_steps:
         place = _next_place(training, place)
         plan = training.order.epoch(place.epoch)[place.epoch_step - 1]
@@ -69,6 +70,7 @@ def train(
             report.flush()
         ends_epoch = place.epoch_step == training.steps_per_epoch[place.epoch - 1]
         last = place.step == training.total_steps
+        _validate(training, report, control, emit, place, ends_epoch=ends_epoch, last=last)
         if outputs.due(place, ends_epoch=ends_epoch, last=last):
             report.flush()
             outputs.write_due(place, ends_epoch=ends_epoch, last=last)
@@ -83,12 +85,38 @@ def _next_place(training: Training, place: Place) -> Place:
     return Place(place.step + 1, place.epoch + 1, 1)
 
 
+def _validate(
+    training: Training,
+    report: StepReport,
+    control: Control,
+    emit: Emit,
+    place: Place,
+    *,
+    ends_epoch: bool,
+    last: bool,
+) -> None:
+    """Measure with fixed noise, where it is due.
+
+    Before the state is written: whatever state a run goes on from, its value has been told.
+    """
+    validation = training.validation
+    if validation is None or not validation.due(place, ends_epoch=ends_epoch, last=last):
+        return
+    report.flush()
+    validate(training, validation, place, emit, stop_asked=lambda: control.asked("stop"))
+    report.restart_clock()
+
+
 def train_step(training: Training, plan: StepPlan, place: Place) -> PendingStep:
     """One optimizer step: the loss is the mean over all samples of all its batches."""
     samples = sum(len(batch_plan.items) for batch_plan in plan.batches)
-    lr = set_rates(training.optimizer, training.rates, training.factor(place.step - 1))
-    # Not to None: gradients are views of flat buffers, zeroed in one call each.
-    training.optimizer.zero_grad(set_to_none=False)
+    training.reach(place.step)
+    due = {
+        part: rate * training.curve.factor(place.step - 1, rate)
+        for part, rate in training.rates.items()
+    }
+    scheduled = set_rates(training.optimizer, due)
+    training.weights.zero_grad()
     total = torch.zeros((), device=training.device)
     first = 0
     for number, batch_plan in enumerate(plan.batches):
@@ -109,66 +137,39 @@ def train_step(training: Training, plan: StepPlan, place: Place) -> PendingStep:
     # Not before backward, which may repeat the pass; what comes next stands at other timesteps.
     training.network.at_timesteps(None)
     grad_norm = _update(training, total, plan, place)
-    if training.max_norm > 0:
-        training.network.apply_max_norm(training.max_norm)
+    _limit_and_average(training, place.step)
+    lr = told_rates(training.optimizer, scheduled)
     return PendingStep(place.step, place.epoch, total, grad_norm, lr, samples)
-
-
-def batch_loss(training: Training, batch: Batch, step: int, first: int) -> Tensor:
-    """Weighted loss of each sample of a batch, shape (B,), in fp32."""
-    objective = training.objective
-    device = training.device
-    places = range(first, first + len(batch.captions))
-    latents_BCHW = batch.latents_BCHW.to(device) * training.model.latent_scale
-    _, channels, height, width = latents_BCHW.shape
-    noise_BCHW = noises.sample_noise(
-        (channels, height, width), seed=training.seed, step=step, samples=places
-    )
-    noise_BCHW = noises.offset_noise(
-        noise_BCHW,
-        objective.noise_offset,
-        random_strength=objective.noise_offset_random,
-        seed=training.seed,
-        step=step,
-        samples=places,
-    ).to(device)
-    timesteps_B = noises.sample_timesteps(
-        low=objective.min_timestep,
-        high=objective.max_timestep,
-        seed=training.seed,
-        step=step,
-        samples=places,
-    ).to(device)
-    # Before the captions are encoded: checkpointing repeats that pass with the same masks.
-    training.network.at_timesteps(timesteps_B)
-    alphas_B = training.alphas_cumprod[timesteps_B]
-    noisy_BCHW = noises.add_noise(latents_BCHW, noise_BCHW, alphas_B)
-    with training.autocast():
-        conditioning = training.text.encode(batch.captions)
-        prediction_BCHW = training.model.predict(noisy_BCHW, timesteps_B, conditioning)
-    prediction = training.model.prediction
-    target_BCHW = losses.target(prediction, latents_BCHW, noise_BCHW, alphas_B)
-    loss_B = losses.mse_loss(prediction_BCHW, target_BCHW)
-    weight_B = losses.min_snr_weight(alphas_B, objective.min_snr_gamma, prediction)
-    prior_B = torch.where(batch.is_reg_B.to(device), objective.prior_loss_weight, 1.0)
-    return loss_B * (weight_B * prior_B).to(loss_B.dtype)
 
 
 def _update(training: Training, loss: Tensor, plan: StepPlan, place: Place) -> Tensor:
     """Clip and step. A loss or gradient that is not finite never reaches the weights."""
-    scaler, optimizer = training.scaler, training.optimizer
+    scaler, optimizer, weights = training.scaler, training.optimizer, training.weights
+    weights.gather()
     scaler.unscale_(optimizer)
     limit = training.max_grad_norm if training.max_grad_norm > 0 else float("inf")
-    grad_norm = torch.nn.utils.clip_grad_norm_(training.parameters, limit)
+    grad_norm = torch.nn.utils.clip_grad_norm_(weights.parameters, limit)
     finite = bool(torch.isfinite(grad_norm) & torch.isfinite(loss))
     if not finite and (not scaler.is_enabled() or not bool(torch.isfinite(loss))):
+        weights.release()
         raise TrainingError(_not_finite(training, plan.batches, place))
     scaler.step(optimizer)
     scaler.update()
+    weights.settle(training.seed, place.step)
     if not finite:
         # The fp16 scaler's normal back-off: it left the weights alone and halved its scale.
         training.skipped_steps += 1
     return grad_norm
+
+
+def _limit_and_average(training: Training, step: int) -> None:
+    """Max-norm, then the averages, which it holds for too."""
+    limit = training.max_norm
+    if limit > 0:
+        training.network.apply_max_norm(limit)
+    training.averages.update(step)
+    if limit > 0:
+        training.averages.apply(lambda: training.network.apply_max_norm(limit))
 
 
 def _not_finite(training: Training, batches: Sequence[BatchPlan], place: Place) -> Problem:
@@ -217,7 +218,7 @@ class StepReport:
                     step=step.step,
                     epoch=step.epoch,
                     loss=loss,
-                    lr=self._rates(step),
+                    lr=step.lr,
                     grad_norm=norm,
                     seconds=seconds,
                     samples=step.samples,
@@ -228,14 +229,6 @@ class StepReport:
         self._pending.clear()
         self._tell_skipped()
         self.restart_clock()
-
-    def _rates(self, step: PendingStep) -> dict[str, float]:
-        groups = {group["part"]: group for group in self._training.optimizer.param_groups}
-        # Prodigy's own estimate multiplies the scheduled rate; the screen shows what moves the weights.
-        return {
-            part: effective_rate({"lr": rate, "d": groups[part].get("d", 1.0)})
-            for part, rate in step.lr.items()
-        }
 
     def _tell_skipped(self) -> None:
         skipped = self._training.skipped_steps

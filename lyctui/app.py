@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,7 +26,7 @@ from textual.filter import Monochrome, NoColor
 from textual.screen import Screen
 
 from engine.errors import EngineError, Problem
-from lyctui import plain_monitor, terminal, text
+from lyctui import pictures, plain_monitor, terminal, text
 from lyctui.afterwards import after_screens
 from lyctui.capture import Capture
 from lyctui.commands import commands
@@ -85,6 +86,8 @@ class LyctuiApp(App[int]):
         self.ascii_only = terminal.wants_ascii() if ascii_only is None else ascii_only
         self.signs = text.signs(self.ascii_only)
         self.config = config or Config()
+        wanted = pictures.wanted_mode(self.config.pictures)
+        self.pictures = pictures.usual(wanted, ascii_only=self.ascii_only)
         self.fps = min(20.0, max(0.1, fps or self.config.fps or 1.0))
         self.exit_status = 0
         self.keep_training = False
@@ -162,6 +165,20 @@ class LyctuiApp(App[int]):
             self.push_screen(self._first())
         if self.signals.stop_code:
             self._signalled("stop")
+
+    def settle_pictures(self) -> None:
+        """Ask the terminal whether it draws pictures, where that is wanted; before the screens run."""
+        if not self.pictures.shown:
+            return
+
+        def write(words: str) -> None:
+            if self._driver is not None:
+                self._driver.write(words)
+
+        found, why_not = pictures.settle(pictures.wanted_mode(self.config.pictures), write)
+        self.pictures = found
+        if why_not:
+            self.config = replace(self.config, problems=(*self.config.problems, why_not))
 
     def _print(self, text: str, stderr: bool = False) -> None:
         """Python's own prints while screens are up: into the log, as all other output."""
@@ -438,6 +455,7 @@ def run_app(
         config=config,
     )
     signals.run = app.run_here
+    app.settle_pictures()
     if mouse is None:
         mouse = True if config.mouse is None else config.mouse
     app.run(mouse=mouse)

@@ -35,6 +35,20 @@ FormName = Literal["keep", "lora", "diff"]
 NamesName = Literal["keep", "kohya", "diffusers", "sgm", "peft"]
 LayoutName = Literal["new", "old"]
 PrecisionName = Literal["keep", "fp32", "fp16", "bf16"]
+SamplerName = Literal[
+    "ddim",
+    "euler",
+    "euler_a",
+    "heun",
+    "dpmpp_2m",
+    "dpmpp_2m_karras",
+    "dpmpp_sde_karras",
+    "unipc",
+    "lms",
+    "pndm",
+    "ddpm",
+]
+"""As the settings have them; imported from there they would cost `--version` its quarter second."""
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write", show_default=False)]
 BaseModel = Annotated[
     Path | None,
@@ -292,6 +306,85 @@ def info(
 
 
 @app.command(rich_help_panel=TOOLS)
+def sample(
+    targets: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN|FILE...", help="A run, or network files", show_default=False),
+    ],
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", help="What to paint; flags at its end as in a recipe"),
+    ] = None,
+    prompts_file: Annotated[
+        Path | None, typer.Option("--prompts", help="File of prompts: .txt, .json or .toml")
+    ] = None,
+    strengths: Annotated[
+        str, typer.Option(help="Strengths with commas between; 0 is the base alone")
+    ] = "0.6,1",
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Base to paint on; without it the one of the run", show_default=False),
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="Take base and prompts from this run", show_default=False),
+    ] = None,
+    files: Annotated[int, typer.Option(help="At most so many files of a run; 0 is all")] = 4,
+    negative: Annotated[
+        str | None, typer.Option(help="What not to show", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the first prompt")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps of the sampler")] = None,
+    sampler: Annotated[SamplerName | None, typer.Option(help="Sampler")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale")] = None,
+    width: Annotated[int | None, typer.Option(help="Width in pixels")] = None,
+    height: Annotated[int | None, typer.Option(help="Height in pixels")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="auto, cpu, or a GPU", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for sheet and single pictures", show_default=False)
+    ] = None,
+    grid: Annotated[
+        Path | None, typer.Option(help="PNG file with all pictures", show_default=False)
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="HTML file with all pictures", show_default=False)
+    ] = None,
+    force: Force = False,
+    plain: Plain = False,
+    json: Json = False,
+) -> None:
+    """A contact sheet: files of a run, or any network files, at several strengths."""
+    from engine.sheet.values import Wishes
+    from lyctui.verbs.sample import Targets, sample_networks
+
+    wishes = Wishes(
+        model=model,
+        negative=negative,
+        seed=seed,
+        steps=steps,
+        sampler=sampler,
+        guidance=guidance,
+        width=width,
+        height=height,
+        device=device,
+        most_files=files,
+    )
+    raise typer.Exit(
+        sample_networks(
+            Targets(names=targets, run=run, out=out, grid=grid, html=html, force=force),
+            wishes,
+            prompts=prompt or [],
+            prompts_file=prompts_file,
+            strengths=strengths,
+            plain=plain,
+            as_json=json,
+        )
+    )
+
+
+@app.command(rich_help_panel=TOOLS)
 def convert(
     file: Annotated[Path, typer.Argument(help="Network file", show_default=False)],
     output: Output,
@@ -493,6 +586,47 @@ def resize(
         force=force,
     )
     raise typer.Exit(resize_file(request, plain=plain, as_json=json))
+
+
+@app.command("import", rich_help_panel=FILES)
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSON of kohya_ss, TOML or command of sd-scripts", show_default=False),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Recipe to write", show_default=False),
+    ] = None,
+    dataset_config: Annotated[
+        Path | None,
+        typer.Option(help="Data set TOML in place of the one it names", show_default=False),
+    ] = None,
+    plain: Plain = False,
+    json: Json = False,
+) -> None:
+    """A configuration of kohya's as a recipe, with what became of each of its keys."""
+    from lyctui.verbs.import_ import import_config
+
+    raise typer.Exit(
+        import_config(file, output=output, dataset_config=dataset_config, as_json=json)
+    )
+
+
+@app.command(rich_help_panel=FILES)
+def export(
+    recipe: Annotated[Path, typer.Argument(help="Recipe (TOML)", show_default=False)],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Script to write", show_default=False),
+    ] = None,
+    plain: Plain = False,
+    json: Json = False,
+) -> None:
+    """A recipe as the nearest command of kohya's sd-scripts, and what differs there."""
+    from lyctui.verbs.export import export_recipe
+
+    raise typer.Exit(export_recipe(recipe, output=output, as_json=json))
 
 
 @app.command(rich_help_panel=FILES)

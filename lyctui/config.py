@@ -4,6 +4,7 @@ theme = "light"            dark, light or ansi
 fps = 1.0                  chart repaints a second
 mouse = false
 notify = "none"            bell, osc9 or none, at the end of a run
+pictures = "auto"          cells (two pixels a cell), auto, sixel, kitty or off
 [keys]                     id of a binding = key, as docs/keys.md lists them
 "run.save" = "w"
 """
@@ -15,7 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-KNOWN = ("theme", "fps", "mouse", "notify", "keys", "model_dirs")
+from lyctui.pictures import MODES
+
+KNOWN = ("theme", "fps", "mouse", "notify", "pictures", "keys", "model_dirs")
 NOTIFY = ("bell", "osc9", "none")
 
 
@@ -28,6 +31,7 @@ class Config:
     mouse: bool | None = None
     notify: str | None = None
     keys: dict[str, str] = field(default_factory=dict)
+    pictures: str | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -61,6 +65,10 @@ def _checked(data: dict[str, Any], path: Path) -> Config:
     if notify is not None and notify not in NOTIFY:
         problems.append(f"{path}: notify must be bell, osc9 or none.")
         notify = None
+    pictures = pick("pictures", str, ", ".join(MODES))
+    if pictures is not None and pictures not in MODES:
+        problems.append(f"{path}: pictures must be one of {', '.join(MODES)}.")
+        pictures = None
     keys = data.get("keys", {})
     if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys.values()):
         problems.append(f"{path}: [keys] maps an id to a key.")
@@ -71,5 +79,6 @@ def _checked(data: dict[str, Any], path: Path) -> Config:
         mouse=pick("mouse", bool, "true or false"),
         notify=notify,
         keys={str(name): str(key) for name, key in keys.items()},
+        pictures=pictures,
         problems=tuple(problems),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.networks.shapes import WITH_DORA
+from engine.settings.optimizers import ADAPTIVE
 from lyctui import text
 from lyctui.algorithms import TITLES, with_answers
 from lyctui.draft import network_keys
@@ -110,7 +111,7 @@ def _sizes(wizard: Wizard, now: Numbers) -> list[str]:
 
 def _rates(wizard: Wizard) -> list[str]:
     rate = wizard.effective("optim.lr")
-    adaptive = wizard.effective("optim.optimizer") == "prodigy"
+    adaptive = wizard.effective("optim.optimizer") in ADAPTIVE
     if wizard.draft.algorithm == "ia3" and rate and rate < WIDE_RATE and not adaptive:
         return [
             f"(IA)³ hardly learns at a rate of {text.rate(rate)}: guide 001 wants 5e-3 to 1e-2. "

@@ -45,6 +45,16 @@ def _presets() -> str:
         lines.append(
             f"| `{preset.name}` | {_cell(preset.for_whom)} | {_cell(preset.guide)} | {changes} |"
         )
+    lines += [
+        "",
+        "Where a guide's own recipe means something else here than in the guide's program:",
+        "",
+    ]
+    lines += [
+        f"- `{preset.name}` ({preset.guide}): {preset.differs}"
+        for preset in list_presets()
+        if preset.differs
+    ]
     return "\n".join([*lines, ""])
 
 

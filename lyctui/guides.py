@@ -12,94 +12,29 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from engine.errors import Problem, UsageError
 from engine.settings.names import find_setting, nearest_key
-from engine.settings.network import asked
-from engine.settings.walk import (
-    Setting,
-    algorithms,
-    number_text,
-    sections,
-    setting,
-    settings,
-    value_text,
-)
+from engine.settings.walk import Setting, algorithms, sections, settings
+from lyctui.run_numbers import COMPUTED, PLACEHOLDERS, products, run_numbers
 from presets import GUIDES_PATH
 
-if TYPE_CHECKING:
-    from engine.plan import Plan
+__all__ = [
+    "COMPUTED",
+    "PLACEHOLDERS",
+    "GuideText",
+    "explain",
+    "explained",
+    "filled",
+    "find",
+    "guides",
+    "missing_texts",
+    "placeholders",
+    "read_guides",
+    "run_numbers",
+]
 
 HERE = "Here: "
-
-PLACEHOLDERS: dict[str, str] = {
-    # Settings: the placeholder and the dotted path whose value it shows.
-    "accumulation": "train.accumulation",
-    "algorithm": "network.algorithm",
-    "alpha": "network.alpha",
-    "batch_size": "train.batch_size",
-    "bucket_max": "data.bucket_max",
-    "bucket_min": "data.bucket_min",
-    "bucket_step": "data.bucket_step",
-    "cache_latents": "data.cache_latents",
-    "caption_dropout": "data.caption_dropout",
-    "checkpointing": "train.checkpointing",
-    "class_word": "data.class_word",
-    "clip_skip": "model.clip_skip",
-    "block_size": "network.block_size",
-    "constraint": "network.constraint",
-    "conv_alpha": "network.conv_alpha",
-    "conv_rank": "network.conv_rank",
-    "cycles": "schedule.cycles",
-    "epochs": "train.epochs",
-    "dora": "network.dora",
-    "factor": "network.factor",
-    "keep_tokens": "data.keep_tokens",
-    "lr": "optim.lr",
-    "max_grad_norm": "optim.max_grad_norm",
-    "max_norm": "network.max_norm",
-    "min_rank": "network.min_rank",
-    "min_snr_gamma": "objective.min_snr_gamma",
-    "name": "run.name",
-    "optimizer": "optim.optimizer",
-    "precision": "train.precision",
-    "prior_loss_weight": "objective.prior_loss_weight",
-    "prompt_style": "model.prompt_style",
-    "rank": "network.rank",
-    "reg_ratio": "data.reg_ratio",
-    "repeats": "data.repeats",
-    "resolution": "data.resolution",
-    "save_every": "save.every_epochs",
-    "save_precision": "save.precision",
-    "scheduler": "schedule.scheduler",
-    "seed": "train.seed",
-    "shuffle_tags": "data.shuffle_tags",
-    "state_minutes": "save.state_minutes",
-    "targets": "network.targets",
-    "train_norm": "network.train_norm",
-    "te_lr": "optim.te_lr",
-    "trigger": "data.trigger",
-    "unet_lr": "optim.unet_lr",
-    "warmup_percent": "schedule.warmup_percent",
-    "weight_decay": "optim.weight_decay",
-}
-COMPUTED: dict[str, str] = {
-    # Numbers that are computed from several settings or from the pictures, and what they are.
-    "captioned": "training pictures that have a caption file",
-    "effective_batch": "batch size x accumulation",
-    "effective_lr": "learning rate of the U-Net x scale",
-    "effective_te_lr": "learning rate of the text encoder x scale",
-    "exposures": "repeats x epochs: how often each picture is seen",
-    "file_size": "size of one network file",
-    "images": "training pictures",
-    "reg_images": "regularisation pictures",
-    "reg_samples": "regularisation samples of one epoch",
-    "samples": "samples of one epoch, regularisation included",
-    "scale": "alpha / rank (alpha / sqrt(rank) when rank-stabilised)",
-    "steps": "steps of the run",
-    "warmup_steps": "steps of the warmup",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,107 +144,9 @@ def _resolved(numbers: Mapping[str, str]) -> dict[str, str]:
         for name, path in PLACEHOLDERS.items()
     }
     known |= {name: str(numbers.get(name, "")) for name in COMPUTED}
-    for name, value in _products(known).items():
+    for name, value in products(known).items():
         known[name] = known.get(name) or value
     return known
-
-
-def _products(known: Mapping[str, str]) -> dict[str, str]:
-    """What follows from other numbers, where these are plain numbers."""
-    value = {name: _number(text) for name, text in known.items()}
-
-    def product(first: str, second: str) -> str:
-        one, two = value.get(first), value.get(second)
-        return number_text(_short(one * two)) if one is not None and two is not None else ""
-
-    return {
-        "exposures": product("repeats", "epochs"),
-        "effective_batch": product("batch_size", "accumulation"),
-    }
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text.replace(" ", ""))
-    except ValueError:
-        return None
-
-
-# this run's numbers ---------------------------------------------------------------------------
-
-
-def run_numbers(plan: Plan) -> dict[str, str]:
-    """Every placeholder's value for a planned run."""
-    recipe = plan.recipe
-    numbers = {}
-    for name, path in PLACEHOLDERS.items():
-        section, _, key = path.partition(".")
-        value = getattr(getattr(recipe, section), key, None)
-        if value is not None:
-            numbers[name] = _shown(path, value)
-    train = [each.item for each in plan.placed if not each.item.is_reg]
-    repeats = {item.repeats for item in train}
-    if len(repeats) > 1:
-        numbers["repeats"] = f"{min(repeats)} to {max(repeats)}"
-    elif repeats:
-        numbers["repeats"] = str(repeats.pop())
-    if plan.samples_per_epoch:
-        numbers |= {
-            "images": _grouped(plan.images),
-            "samples": _grouped(plan.samples_per_epoch),
-            "reg_samples": _grouped(plan.reg_samples_per_epoch),
-            "reg_images": _grouped(sum(each.item.is_reg for each in plan.placed)),
-            "steps": _grouped(plan.steps),
-            "captioned": _grouped(_captioned(plan)),
-        }
-    if plan.sizes.file_bytes is not None:
-        numbers["file_size"] = f"{plan.sizes.file_bytes / 1e6:.1f} MB"
-    return numbers | _scales(recipe) | _warmup(recipe, plan.steps)
-
-
-def _scales(recipe: Any) -> dict[str, str]:
-    """Scale of the network and what it makes of the learning rates."""
-    network, optim = recipe.network, recipe.optim
-    rank, alpha = asked(network, "rank"), asked(network, "alpha")
-    if not isinstance(rank, int) or alpha is None:
-        return {}
-    scale = (alpha or rank) / (rank**0.5 if asked(network, "rs_lora") else rank)
-    numbers = {"scale": number_text(_short(scale))}
-    for name, rate in (("effective_lr", optim.unet_lr), ("effective_te_lr", optim.te_lr)):
-        if rate is not None:
-            numbers[name] = number_text(_short(rate * scale))
-    return numbers
-
-
-def _warmup(recipe: Any, steps: int) -> dict[str, str]:
-    warmup = recipe.schedule.warmup_steps
-    if warmup is None and recipe.schedule.warmup_percent is not None:
-        warmup = int(recipe.schedule.warmup_percent / 100 * steps)
-    return {} if warmup is None or not steps else {"warmup_steps": _grouped(warmup)}
-
-
-def _captioned(plan: Plan) -> int:
-    return sum(not each.item.is_reg and each.item.has_caption for each in plan.placed)
-
-
-def _shown(path: str, value: Any) -> str:
-    if path == "data.resolution":
-        return "×".join(str(side) for side in value)
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    row = setting(path)
-    if row is not None and row.kind in ("choice", "text"):
-        return str(value)
-    return value_text(_short(value) if isinstance(value, float) else value)
-
-
-def _short(value: float) -> float:
-    """Three significant figures."""
-    return float(f"{value:.3g}") if abs(value) < 1000 else float(round(value))
-
-
-def _grouped(number: int) -> str:
-    return f"{number:,}".replace(",", " ")
 
 
 # the files ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from textual.dom import DOMNode
 
 from engine.errors import Problem
 from lyctui.monitor import RunView
+from lyctui.pictures import Pictures
 from lyctui.text import Signs
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Host(Protocol):
     ascii_only: bool
     signs: Signs
     fps: float
+    pictures: Pictures
 
     @property
     def poll_seconds(self) -> float: ...

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from engine.networks.content import Content
 
 OF_THE_OLD_RUN = {
-    "model": ("path", "vae"),
+    "model": ("path", "vae", "family"),
     "data": ("folder", "reg_folder"),
     "network": ("weights", "targets_file"),
     "train": ("seed", "device", "threads"),

@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 PARTS = {
     "unet": "U-Net",
     "te": "text encoder",
-    "te1": "text encoder 1",
-    "te2": "text encoder 2",
+    "te2": "second text encoder",
 }
 LEFT_OUT = "left out by an override"
 CONVOLUTIONS_OFF = "that are convolutions of rank 0"
@@ -126,9 +125,14 @@ def concerns_network(problem: Problem) -> bool:
 
 
 def _numbers(filled: Filled, wizard: Wizard) -> Outcome:
-    from engine.models.architecture import full_size
     from engine.models.shapes import layer_shapes
-    from engine.networks.shapes import file_bytes, parameter_count, planned_layers, planned_tensors
+    from engine.networks.shapes import (
+        file_bytes,
+        names_of,
+        parameter_count,
+        planned_layers,
+        planned_tensors,
+    )
     from engine.planning.base import base_size
     from engine.planning.rules import network_choice, trained_components
     from engine.planning.sizes import run_sizes
@@ -136,14 +140,14 @@ def _numbers(filled: Filled, wizard: Wizard) -> Outcome:
     recipe, facts = filled.recipe, wizard.facts()
     base = base_size(facts.model)
     trained = trained_components(recipe)
-    every = layer_shapes(base.architecture or full_size(base.family))
+    every = layer_shapes(base.sizes)
     layers = [layer for layer in every if layer.component in trained]
     choice = network_choice(recipe.network)
     planned = planned_layers(layers, choice)
     too_small = uncut(planned)
     if too_small is not None:
         return Impossible(too_small)
-    tensors = planned_tensors(layers, choice)
+    tensors = planned_tensors(every, choice, trained=trained)
     memory = run_sizes(recipe, facts, filled.device, (), (1,)).memory
     counts = Counter(layer.component for layer, _ in planned)
     blocks = _blocks(planned)
@@ -157,7 +161,7 @@ def _numbers(filled: Filled, wizard: Wizard) -> Outcome:
         left_out=_left_out(every, trained, planned, choice),
         speed=speed_of(choice, convolutions=any(spans(layer.kernel) for layer, _ in planned)),
         stars=stars_of(choice.algorithm, choice.factor if choice.algorithm == "lokr" else None),
-        readings=readings(tensors, planned, base.family),
+        readings=readings(tensors, planned, names_of(every), base.family),
         unlimited=_unlimited(planned),
         blocks=blocks,
     )

@@ -16,7 +16,7 @@ from engine.errors import EngineError, Problem
 from engine.runs import default_runs_folder, list_runs
 from lyctui import text
 from lyctui.draft import Draft, list_drafts
-from lyctui.fields import MANY_LINES, FieldError, FormField, from_text, to_text
+from lyctui.fields import MANY_LINES, FieldError, FormField, form_field, from_text, to_text
 from lyctui.monitor import LiveRun, RunView, WatchedRun, open_run, reopen_run
 from lyctui.presets import list_presets
 from lyctui.recent import recent_models, remember_model
@@ -251,6 +251,8 @@ def _page(talk: Talk, wizard: Wizard, page: str) -> None:
             continue
         wizard.settle()
         _report(talk, wizard, page)
+        if page == "model" and depth == 0:
+            _prediction(talk, wizard)
         problems = wizard.page_problems(page)
         if not problems:
             return
@@ -265,7 +267,7 @@ def _goal(talk: Talk, wizard: Wizard) -> None:
     place = talk.choose("Goal", rows, here)
     if place < len(presets):
         wizard.draft.choose_preset(names[place], presets[place].values)
-        talk.say(presets[place].why)
+        talk.say(f"{presets[place].why} {presets[place].differs}".strip())
     else:
         wizard.draft.choose_preset("none", {})
     wizard.update()
@@ -328,6 +330,12 @@ def _fields(talk: Talk, wizard: Wizard, page: str, depth: int) -> None:
             if place == 0:
                 raise
             place -= 1
+
+
+def _prediction(talk: Talk, wizard: Wizard) -> None:
+    """Asked only where the file does not tell it."""
+    if wizard.model is not None and wizard.model.prediction_assumed:
+        _question(talk, wizard, form_field("model.prediction"), "The file does not tell")
 
 
 def _question(talk: Talk, wizard: Wizard, form: FormField, number: str) -> None:
@@ -393,7 +401,8 @@ def _report(talk: Talk, wizard: Wizard, page: str) -> None:
     """What was found on the way."""
     if page == "model" and wizard.model is not None:
         talk.say(
-            f"Found: {wizard.model.title}, prediction {wizard.model.prediction or 'not told'}."
+            f"Found: {wizard.model.title}, prediction {wizard.model.prediction or 'not told'} "
+            f"({wizard.model.prediction_source})."
         )
     if page == "dataset" and wizard.survey is not None:
         for finding in wizard.findings:

@@ -21,8 +21,20 @@ ORDER = (
     "detail",
     "quick-look",
     "low-vram",
+    "photo-locon",
+    "self-tuning",
+    "high-alpha",
+    "style-locon",
+    "style-glora",
+    "style-ia3",
+    "character-8gb",
+    "character-12gb",
+    "finest-detail",
+    "native",
 )
-"""As they are offered; others follow by name."""
+"""As they are offered, goals first, then the guides' own recipes; others follow by name."""
+GUIDES = "guides"
+"""Group of the recipes that repeat a guide."""
 HIDDEN = frozenset({"demo"})
 """Presets with a way in of their own."""
 ABOUT_KEYS = ("title", "for_whom", "why")
@@ -41,6 +53,12 @@ class Preset:
     values: dict[str, Any]
     """A partial recipe, by section."""
     path: Path
+    differs: str = ""
+    """Where a guide's recipe means something else here than in the guide's program."""
+    group: str = ""
+    """"guides" for a guide's own recipe, else empty."""
+    purpose: tuple[str, ...] = ()
+    """Goals that it suits, by their presets' names."""
 
     @property
     def flat(self) -> dict[str, Any]:
@@ -107,6 +125,9 @@ def read_preset(path: Path) -> Preset:
         guide=str(about.get("guide", "")),
         values=data,
         path=path,
+        differs=str(about.get("differs", "")),
+        group=str(about.get("group", "")),
+        purpose=tuple(map(str, about.get("purpose", ()))),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from engine.networks.choice import Choice
 from engine.networks.consumers import BADNESS, Consumer, Level, Verdict
+from engine.networks.names import Place
 from engine.networks.presets import LayerLike
 from engine.planning.network import planned_readers
 
@@ -53,10 +54,11 @@ class Reading:
 def readings(
     tensors: Mapping[str, tuple[int, ...]],
     planned: Iterable[tuple[LayerLike, Choice]],
+    names: Mapping[Place, str],
     family: str,
 ) -> tuple[Reading, ...]:
     """The verdicts of a table's row on a planned network, from its tensors' names and shapes."""
-    return _readings(planned_readers(tensors, planned, family), LETTERS)
+    return _readings(planned_readers(tensors, planned, names, family), LETTERS)
 
 
 def _readings(

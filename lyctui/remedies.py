@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from engine.networks.shapes import WITH_DORA
+from engine.settings.optimizers import ADAPTIVE
 from lyctui import text
 from lyctui.algorithms import algorithm_answers
 from lyctui.fields import number_text
@@ -239,7 +240,7 @@ def _steps(new: int, old: int) -> str:
 
 def ia3_rate(now: Now) -> Change | None:
     rate = now["optim.lr"] or 0.0
-    if now.algorithm != "ia3" or rate >= IA3_RATE or now["optim.optimizer"] == "prodigy":
+    if now.algorithm != "ia3" or rate >= IA3_RATE or now["optim.optimizer"] in ADAPTIVE:
         return None
     return Change(
         "Learning rate 5e-3",
@@ -264,7 +265,7 @@ def higher_rate(now: Now) -> Change | None:
 
 def _other_rate(now: Now, factor: float, why: str) -> Change | None:
     rate, text_rate = now["optim.lr"], now["optim.te_lr"]
-    if not rate or now["optim.optimizer"] == "prodigy":
+    if not rate or now["optim.optimizer"] in ADAPTIVE:
         return None
     new = float(f"{rate * factor:.2g}")
     answers = {"optim.lr": new}
@@ -348,7 +349,7 @@ def ia3(now: Now) -> Change | None:
         "(IA)³ with a rate of 5e-3",
         "Guide 003 names it where too much is learnt. Guide 001: very small, good with styles, at "
         "a rate of 5e-3 to 1e-2.",
-        now.become("ia3") | ({} if now["optim.optimizer"] == "prodigy" else _rates(now, IA3_RATE)),
+        now.become("ia3") | ({} if now["optim.optimizer"] in ADAPTIVE else _rates(now, IA3_RATE)),
     )
 
 

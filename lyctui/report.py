@@ -19,6 +19,7 @@ from engine.events import (
     Scored,
     Snapshot,
     Started,
+    Validated,
     Warned,
 )
 from lyctui import text
@@ -148,7 +149,10 @@ def time_line(snapshot: Snapshot, signs: Signs = UNICODE_SIGNS) -> Line:
 
 
 def number_lines(snapshot: Snapshot) -> list[Line]:
-    """Loss, learning rate, step time, gradient and memory, in two columns of aligned numbers."""
+    """Loss, learning rate, step time, gradient and memory, in two columns of aligned numbers.
+
+    One row more where pictures are held out: their loss, and that of trained ones.
+    """
     left = [
         _pair("Loss", f"{text.loss(snapshot.loss_mean)} mean", f"{text.loss(snapshot.loss)} last"),
         _pair("Step", _seconds(snapshot), _images(snapshot)),
@@ -159,7 +163,24 @@ def number_lines(snapshot: Snapshot) -> list[Line]:
     epoch = f"{text.loss(snapshot.loss_epoch_mean)} epoch"
     left.append(_pair("", epoch, f"{norm} gradient"))
     right.append(_pair("Device", text.inert(snapshot.device or "-"), ""))
+    if snapshot.validations:
+        first, second = _measured(snapshot.validations)
+        left.append(first)
+        right.append(second)
     return [_columns(first, second) for first, second in zip(left, right, strict=True)]
+
+
+def _measured(validations: Sequence[Validated]) -> tuple[Line, Line]:
+    """The fixed-noise losses now, and when that of held-out pictures was lowest."""
+    last, lowest = validations[-1], min(validations, key=lambda each: each.held_out)
+    now = _pair("Fixed", f"{_fine(last.held_out)} held out", f"{_fine(last.trained)} trained")
+    when = f"step {text.grouped(lowest.step)}"
+    return now, _pair("Lowest", f"{_fine(lowest.held_out)} held out", when)
+
+
+def _fine(loss: float) -> str:
+    """A loss that is compared with itself: it changes in a digit that the jumping one needs not show."""
+    return text.significant(loss, 4)
 
 
 def _pair(label: str, first: str, second: str = "") -> Line:
@@ -208,6 +229,8 @@ def event_line(event: Event, folder: Path, signs: Signs = UNICODE_SIGNS) -> Line
             return ((_saved(event, folder), ""),)
         case Sampled():
             return ((_sampled(event, folder), ""),)
+        case Validated():
+            return ((_validated(event), ""),)
         case Warned():
             return ((f"{signs.warning} {text.inert(event.message)}", "warning"),)
         case Acknowledged():
@@ -241,6 +264,12 @@ def _sampled(event: Sampled, folder: Path) -> str:
     where = within(str(Path(event.paths[0]).parent), folder) + "/" if event.paths else ""
     when = f"step {text.grouped(event.step)}" if event.step else "before training"
     return f"samples, {when}: {where} ({text.counted(len(event.paths), 'picture')})"
+
+
+def _validated(event: Validated) -> str:
+    when = f"after step {text.grouped(event.step)}" if event.step else "before training"
+    held_out, trained = _fine(event.held_out), _fine(event.trained)
+    return f"measured {when}: loss {held_out} held out, {trained} trained"
 
 
 def _ended(event: Ended, signs: Signs) -> Line:

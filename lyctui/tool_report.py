@@ -46,7 +46,7 @@ def lines_of(work: ToolWork, signs: Signs, width: int) -> list[Line]:
     """What came of a tool, broken for `width` columns."""
     if isinstance(work.result, ToolReport):
         lines = report_lines(work.result, signs, work.reads, work.reasons, width=width)
-    elif work.result is not None:
+    elif isinstance(work.result, Looked):
         lines = info_lines(work.result, signs, work.reads, work.reasons, width=width)
     else:
         lines = []

@@ -9,9 +9,10 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from engine.errors import EngineError, OutOfMemory, Problem
+from engine.sheet.values import Sheet
 from engine.tools.info import Info, describe
 from engine.tools.requests import (
     Cancelled,
@@ -28,6 +29,8 @@ from lyctui.tool_check import page_words
 from lyctui.tool_forms import InfoRequest, Request
 from lyctui.tool_readers import reasons_of, words_of
 
+SHEET = "contact sheet"
+
 
 @dataclass(frozen=True, slots=True)
 class Looked:
@@ -39,7 +42,14 @@ class Looked:
     problems: tuple[Problem, ...] = ()
 
 
-Result: TypeAlias = ToolReport | Looked
+Result: TypeAlias = ToolReport | Looked | Sheet
+
+
+class Writing(Protocol):
+    """A request of another kind that ends in a file."""
+
+    @property
+    def output(self) -> Path: ...
 
 
 def run_tool(request: Request, progress: Progress) -> Result:
@@ -74,7 +84,6 @@ def look_into(request: InfoRequest) -> Looked:
     from engine.tools.norms import change_norms
 
     info = describe(request.source)
-    # A network of a family that is not trained here is none the worse for it.
     if not info.is_network:
         return Looked(info, {}, info.problems)
     norms, problems = change_norms(request.source, request.base)
@@ -101,7 +110,10 @@ class ToolWork:
     """One run of a tool. The thread is no daemon: a lost terminal does not end it."""
 
     def __init__(
-        self, tool: str, request: Request, run: Callable[[Request, Progress], Result] | None = None
+        self,
+        tool: str,
+        request: Request | Writing,
+        run: Callable[[Any, Progress], Result] | None = None,
     ) -> None:
         self.tool = tool
         self.request = request
@@ -117,7 +129,7 @@ class ToolWork:
         """Which programs read the network file that was written or looked into."""
         self.reasons: list[str] = []
         """Why some of them do not."""
-        self._run = run or run_tool
+        self._run: Callable[[Any, Progress], Result] = run or run_tool
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._stand = Stand()
@@ -128,6 +140,13 @@ class ToolWork:
         """Begin."""
         self._begun = time.monotonic()
         self._thread.start()
+
+    @property
+    def unit(self) -> str:
+        """What is done one after the other, in words."""
+        if self.tool == SHEET:
+            return "picture"
+        return "tensor" if self.tool.startswith("merge") else "module"
 
     @property
     def live(self) -> bool:
@@ -169,6 +188,8 @@ class ToolWork:
         if isinstance(self.result, ToolReport):
             size = text.filesize(self.result.bytes)
             return f"{self.tool}: wrote {text.home(self.result.output)}, {size}."
+        if isinstance(self.result, Sheet) and self.result.page is not None:
+            return f"{self.tool}: wrote {text.home(self.result.page)}."
         return f"{self.tool}: done."
 
     # In the thread ------------------------------------------------------------------------
@@ -196,6 +217,8 @@ class ToolWork:
     def _find_readers(self) -> None:
         if isinstance(self.result, Looked):
             self._said(self.result.info)
+        elif isinstance(self.result, Sheet):
+            return
         elif isinstance(self.request, MergeRequest):
             self.reads = "every program that loads the base model"
         elif self.output is not None:

@@ -372,25 +372,26 @@ class Wizard:
             self._data_key, self.survey, self.survey_problems = None, None, ()
             return
         rules = survey_rules(recipe.data)
-        key = repr(rules)
+        # How long a caption may be decides what is said of it.
+        key = repr((rules, recipe.model.max_tokens, recipe.model.weighted_prompts))
         if key == self._data_key:
             return
         self._data_key = key
         self.survey_problems = ()
         self._full_job.ask(lambda wanted: None)
-        self._quick_job.ask(lambda wanted: (rules, _survey(rules, False, wanted)))
+        self._quick_job.ask(lambda wanted: (key, recipe, _survey(rules, False, wanted)))
 
     def _quick_read(self, answer: Any) -> None:
         if self._survey_failed(answer):
             return
-        rules, found = answer
+        key, recipe, found = answer
         with self._lock:
-            self._told_key = repr(rules)
+            self._told_key = key
             self.survey = found
             self.looked_at = (0, len(found.items))
             self._fill()
         self._tell()
-        self._full_job.ask(lambda wanted: _survey(rules, True, wanted, self._decoded))
+        self._full_job.ask(lambda wanted: _whole_survey(recipe, wanted, self._decoded))
 
     def _decoded(self, done: int, total: int) -> None:
         self.looked_at = (done, total)
@@ -443,6 +444,16 @@ def inspect(path: Path) -> ModelFacts:
     from engine.models.detect import inspect_model
 
     return inspect_model(path)
+
+
+def _whole_survey(
+    recipe: Recipe, wanted: Callable[[], None], progress: Callable[[int, int], None]
+) -> Survey:
+    from engine.planning.lengths import with_cut_captions
+    from engine.planning.rules import survey_rules
+
+    found = _survey(survey_rules(recipe.data), True, wanted, progress)
+    return with_cut_captions(found, recipe)
 
 
 def _survey(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.checkpoint.state import Identity, Place, list_states, read_newest
 from engine.errors import Problem, RunError
+from engine.optim.named import NamedOptimizer, parts_of
 from engine.runs import RunFolder
 from engine.settings import Recipe
 
@@ -84,10 +85,14 @@ class Restorable(Protocol):
     """What `restore` puts back."""
 
     network: Any
-    optimizer: torch.optim.Optimizer
+    optimizer: NamedOptimizer
+    averages: Any
     scaler: torch.amp.GradScaler
     steps_per_epoch: tuple[int, ...]
     total_steps: int
+
+    def stop_parts(self, parts: Collection[str]) -> None:
+        """Take parts of the model out of optimizer and graph."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +124,10 @@ def restore(
             )
         )
     training.network.load_training_state(state.network)
+    # Text encoders that had left stay out, also where more epochs move the step at which they do.
+    training.stop_parts(parts_of(training.optimizer.state_dict()) - parts_of(state.optimizer))
     training.optimizer.load_state_dict(_for_device(state.optimizer))
+    training.averages.load_state(state.averaged)
     training.scaler.load_state_dict(state.scaler)
     notes = (
         f"exact: weights, optimizer, learning-rate curve, order and draws from step {place.step}",

@@ -1,8 +1,9 @@
 """The exact state of a run as a folder: written whole, verified when read, the newest good one wins.
 
 state/step-00000120/
-    network.safetensors     adapter weights in fp32, unfolded
+    network.safetensors     adapter weights as they are trained, unfolded
     optimizer.safetensors   every tensor of the optimizer's state
+    averaged.safetensors    averaged weights in fp32, where they are kept beside training
     state.json              step, epoch, place in the epoch, optimizer numbers, what it belongs to
     manifest.json           size and sha256 of each file, written last
 """
@@ -28,6 +29,7 @@ from engine.errors import Problem, RunError
 
 PREFIX = "step-"
 FORMAT = 1
+AVERAGED = "averaged.safetensors"
 LIBRARIES = ("torch", "diffusers", "transformers", "bitsandbytes", "pytorch-optimizer", "Pillow")
 
 
@@ -75,6 +77,8 @@ class State:
     scaler: dict[str, Any]
     session: dict[str, Any]
     """Numbers that are told, not trained with: seconds so far, peak memory, lineage."""
+    averaged: dict[str, Tensor] = field(default_factory=dict)
+    """Averaged weights, where they are kept beside training."""
 
 
 def write_state(folder: Path, state: State, *, keep: int) -> Path:
@@ -85,6 +89,8 @@ def write_state(folder: Path, state: State, *, keep: int) -> Path:
     with new_folder(target) as temporary:
         save_file(_detached(state.network), temporary / "network.safetensors")
         save_file(_detached(tensors), temporary / "optimizer.safetensors")
+        if state.averaged:
+            save_file(_detached(state.averaged), temporary / AVERAGED)
         body = {
             "format": FORMAT,
             "place": asdict(state.place),
@@ -104,10 +110,11 @@ def write_state(folder: Path, state: State, *, keep: int) -> Path:
     return target
 
 
-def state_bytes(network: Mapping[str, Tensor], optimizer: Mapping[str, Any]) -> int:
+def state_bytes(state: State) -> int:
     """Size of a state before it is written, within a few kilobytes."""
-    tensors, _ = _split(optimizer)
-    return sum(item.nbytes for item in (*network.values(), *tensors.values())) + 1_000_000
+    tensors, _ = _split(state.optimizer)
+    parts = (state.network, tensors, state.averaged)
+    return sum(item.nbytes for part in parts for item in part.values()) + 1_000_000
 
 
 def list_states(folder: Path) -> list[Path]:
@@ -178,6 +185,7 @@ def _read(path: Path) -> State:
         optimizer=_join(load_file(path / "optimizer.safetensors"), body["optimizer"]),
         scaler=body["scaler"],
         session=body["session"],
+        averaged=load_file(path / AVERAGED) if (path / AVERAGED).is_file() else {},
     )
 
 

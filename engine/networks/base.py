@@ -213,6 +213,11 @@ class Adapter(nn.Module, ABC):
         weights = tuple(self.weight(suffix) for suffix in self.suffixes)
         return weights if self.scalar is None else (*weights, self.scalar)
 
+    @property
+    def trained(self) -> bool:
+        """Whether any of its tensors is trained."""
+        return any(parameter.requires_grad for parameter in self.own_parameters())
+
     def scale(self) -> Tensor | float:
         """alpha / rank, times the trained scalar where there is one."""
         return self.size.scale if self.scalar is None else self.size.scale * self.scalar

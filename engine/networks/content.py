@@ -14,7 +14,7 @@ from engine.errors import NetworkFileError, Problem
 from engine.networks.forms import forms_of
 from engine.networks.headers import Header, read_header, read_scalars
 from engine.networks.kinds import RANK_FROM, algorithm_of, foreign_kind
-from engine.networks.layout_family import family_of_file, untrained_family
+from engine.networks.layout_family import family_of_file
 from engine.networks.layouts import (
     ALPHA,
     Found,
@@ -117,7 +117,7 @@ def read_content(path: Path) -> Content:
     problems = tuple(few([unknown_module(module) for module in unknown]))
     return Content(
         header,
-        untrained_family(family) or (None if modules else _nothing_known(problems)),
+        None if modules else _nothing_known(problems),
         modules,
         family,
         found.left_out,

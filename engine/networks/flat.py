@@ -36,8 +36,13 @@ class Placed(Protocol):
 class FlatBuffer:
     """Parameters as views of `whole`, their gradients as views of `whole.grad`, which stays zeroed."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
-        """Take over fp32 parameters of one device; they keep their values, gradients begin at 0."""
+    def __init__(
+        self, parameters: Mapping[str, nn.Parameter], dtype: torch.dtype = torch.float32
+    ) -> None:
+        """Take over fp32 parameters of one device; gradients begin at 0.
+
+        They keep their values, or in half precision the nearest ones.
+        """
         self.parameters = dict(parameters)
         self.places: dict[str, tuple[int, torch.Size]] = {}
         """Name to first number and shape."""
@@ -46,12 +51,13 @@ class FlatBuffer:
             self.places[name] = (end, parameter.shape)
             end += -(-parameter.numel() // ALIGNMENT) * ALIGNMENT
         device = next(iter(self.parameters.values())).device
-        numbers = torch.zeros(end, dtype=torch.float32, device=device)
+        numbers = torch.zeros(end, dtype=dtype, device=device)
         gradients = torch.zeros_like(numbers)
         for name, parameter in self.parameters.items():
             start, shape = self.places[name]
             cells = slice(start, start + shape.numel())
             numbers[cells] = parameter.detach().flatten()
+            parameter.grad = None
             parameter.data = numbers[cells].view(shape)
             parameter.grad = gradients[cells].view(shape)
         self.whole = nn.Parameter(numbers)
@@ -74,7 +80,12 @@ class Kind:
 
 
 def flatten(
-    members: Iterable[Placed], component: str, *, split_plus: bool = False, small_below: int = 0
+    members: Iterable[Placed],
+    component: str,
+    *,
+    split_plus: bool = False,
+    small_below: int = 0,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[Kind, FlatBuffer]:
     """The trained parameters of a component as flat buffers, one for each kind that it has.
 
@@ -90,7 +101,7 @@ def flatten(
         for name, parameter in named(member.adapter):
             kind = Kind(split_plus and id(parameter) in plus, parameter.numel() < small_below)
             found.setdefault(kind, {})[name] = parameter
-    return {kind: FlatBuffer(parameters) for kind, parameters in found.items()}
+    return {kind: FlatBuffer(parameters, dtype) for kind, parameters in found.items()}
 
 
 def named(adapter: Adapter) -> list[tuple[str, nn.Parameter]]:

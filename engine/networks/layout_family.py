@@ -16,8 +16,6 @@ TITLES = {
     "sdxl": "an SDXL network",
 }
 BASES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "SDXL"}
-TRAINED = frozenset({"sd1"})
-"""Families whose base models can be loaded here."""
 BY_CONTEXT = {768: "sd1", 1024: "sd2", 2048: "sdxl"}
 """Width of the text that cross-attention reads."""
 BY_TEXT_WIDTH = {768: "sd1", 1024: "sd2"}
@@ -110,16 +108,5 @@ def wrong_family(family: str | None, base: str | None) -> Problem | None:
     return Problem(
         f"This is {TITLES[family]}; the base model is {whose}.",
         remedy=f"Give a network of the base's family, or a base of {BASES[family]}.",
-        path="network.weights",
-    )
-
-
-def untrained_family(family: str | None) -> Problem | None:
-    """Why a file cannot be trained on at all, whatever the base; None where it may."""
-    if family is None or family in TRAINED:
-        return None
-    return Problem(
-        f"This is {TITLES[family]}; it cannot be trained on.",
-        remedy="Give a network of Stable Diffusion 1.",
         path="network.weights",
     )

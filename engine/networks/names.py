@@ -6,7 +6,9 @@ model's own paths.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
 
 from engine.inert import inert as inert
 from engine.inert import inert_text as inert_text
@@ -30,9 +32,10 @@ TEXT_ROOT = "text_model."
 
 
 def name_of(component: str, path: str) -> str:
-    """Name of a module of Stable Diffusion 1 or 2 in a file. Text encoders carry `text_model_`.
+    """Name of a module of Stable Diffusion 1 or 2 in a file; `file_names` has those of any family.
 
-    transformers 5.6 dropped that level from CLIPTextModel; a file without it is known to nobody.
+    Text encoders carry `text_model_`: transformers 5.6 dropped that level from CLIPTextModel, and a
+    file without it is known to nobody.
     """
     return flat_name(PREFIXES[component], path)
 
@@ -51,7 +54,7 @@ def is_sdxl(places: Iterable[Place]) -> bool:
     )
 
 
-def file_names(places: Iterable[Place], *, sdxl: bool | None = None) -> dict[Place, str]:
+def file_names(places: Iterable[Place], *, sdxl: bool | None = None) -> Mapping[Place, str]:
     """Name of each of a model's modules as it is written.
 
     SDXL has the names of the original layout in the U-Net and `lora_te1`; others have those of
@@ -59,15 +62,23 @@ def file_names(places: Iterable[Place], *, sdxl: bool | None = None) -> dict[Pla
     they are not all components of the model, `sdxl` tells what they cannot.
     """
     places = tuple(places)
-    if not (is_sdxl(places) if sdxl is None else sdxl):
-        return {place: name_of(*place) for place in places}
+    return _file_names(places, is_sdxl(places) if sdxl is None else sdxl)
+
+
+@lru_cache(maxsize=8)
+def _file_names(places: tuple[Place, ...], sdxl: bool) -> Mapping[Place, str]:
+    """Kept, since a form that counts a network at every answer asks for the same again and again."""
+    if not sdxl:
+        return MappingProxyType({place: name_of(*place) for place in places})
     original = _original(places)
-    return {
-        (component, path): flat_name(
-            PREFIXES_OF_TWO[component], original(path) if component == "unet" else path
-        )
-        for component, path in places
-    }
+    return MappingProxyType(
+        {
+            (component, path): flat_name(
+                PREFIXES_OF_TWO[component], original(path) if component == "unet" else path
+            )
+            for component, path in places
+        }
+    )
 
 
 def name_table(modules: Iterable[Place]) -> dict[str, Place]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,9 @@ from engine.networks.base import Adapter, Setup
 from engine.networks.choice import Choice, Dropouts
 from engine.networks.dropout import Moment
 from engine.networks.maxnorm import NormReport, scale_weight_norms
-from engine.networks.names import name_of
 from engine.networks.option_checks import check_options
 from engine.networks.overrides import resolve
-from engine.networks.shapes import KEPT_EXACT, with_shapes
+from engine.networks.shapes import KEPT_EXACT, names_of, with_shapes
 from engine.networks.table import create
 from engine.networks.targets import real_layers, why_skipped
 
@@ -78,9 +77,9 @@ class Network:
         self._moment.timesteps_B = timesteps_B
 
     def train(self, mode: bool = True) -> None:
-        """Switch the dropouts on or off."""
+        """Switch the dropouts on or off; on only where something is trained."""
         for adapter in self.adapters.values():
-            adapter.train(mode)
+            adapter.train(mode and adapter.trained)
 
     def eval(self) -> None:
         """Switch the dropouts off."""
@@ -92,8 +91,8 @@ class Network:
             adapter.strength = strength
 
     def apply_max_norm(self, limit: float) -> NormReport:
-        """Scale every change whose norm is above the limit, at strength 1."""
-        return scale_weight_norms(self.adapters.values(), limit)
+        """Scale every trained change whose norm is above the limit, at strength 1."""
+        return scale_weight_norms((one for one in self.adapters.values() if one.trained), limit)
 
     # Parameters and tensors ---------------------------------------------------------------
 
@@ -180,9 +179,21 @@ class Network:
             adapter.load_state({suffix: state[f"{name}.{suffix}"] for suffix in adapter.state()})
 
 
-def build(components: Mapping[str, nn.Module], choice: Choice, *, seed: int) -> Network:
-    """A fresh network that changes nothing yet; raises RecipeError with everything that is wrong."""
-    chosen = resolve(real_layers(components), choice)
+def build(
+    components: Mapping[str, nn.Module],
+    choice: Choice,
+    *,
+    seed: int,
+    trained: Collection[str] | None = None,
+) -> Network:
+    """A fresh network that changes nothing yet; raises RecipeError with everything that is wrong.
+
+    `components` are all parts of the model, which the names depend on; `trained` are those that get
+    a network, all of them without it.
+    """
+    layers = real_layers(components)
+    names = names_of(layers)
+    chosen = resolve([one for one in layers if trained is None or one.component in trained], choice)
     reasons = {layer.path: why_skipped(layer) for layer, _ in chosen}
     skipped = [f"{path} is left out: {why}" for path, why in reasons.items() if why is not None]
     planned = with_shapes((layer, own) for layer, own in chosen if reasons[layer.path] is None)
@@ -192,7 +203,7 @@ def build(components: Mapping[str, nn.Module], choice: Choice, *, seed: int) -> 
         Member(
             layer.component,
             layer.path,
-            create(name_of(layer.component, layer.path), layer.module, shapes, own, setup),
+            create(names[layer.component, layer.path], layer.module, shapes, own, setup),
         )
         for layer, own, shapes in planned
     ]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from engine.errors import Problem, RecipeError
@@ -19,7 +19,7 @@ from engine.networks.factors import (
     kron_shape,
     smallest_butterfly,
 )
-from engine.networks.names import name_of
+from engine.networks.names import Place, file_names
 from engine.networks.override_checks import APPLIES
 from engine.networks.overrides import resolve
 from engine.networks.presets import Layer, LayerLike
@@ -277,19 +277,31 @@ def with_shapes(chosen: Iterable[tuple[Layer, Choice]]) -> list[tuple[Layer, Cho
     return planned
 
 
-def planned_tensors(layers: Iterable[LayerLike], choice: Choice) -> dict[str, Shape]:
+def planned_tensors(
+    layers: Iterable[LayerLike], choice: Choice, *, trained: Collection[str] | None = None
+) -> dict[str, Shape]:
     """Every tensor of the network's file with its shape; alpha has the shape ().
 
-    Raises RecipeError with every layer that the choice does not fit.
+    `layers` are all of the base, which the names depend on; `trained` are the parts that get a
+    network, all of them without it. Raises RecipeError with every layer that the choice does not fit.
     """
-    return tensors_of(with_shapes(planned_layers(layers, choice)))
+    layers = tuple(layers)
+    chosen = [layer for layer in layers if trained is None or layer.component in trained]
+    return tensors_of(with_shapes(planned_layers(chosen, choice)), names_of(layers))
 
 
-def tensors_of(planned: Iterable[tuple[LayerLike, Choice, Shapes]]) -> dict[str, Shape]:
-    """Tensor name to shape, from layers with their shapes."""
+def names_of(layers: Iterable[LayerLike]) -> Mapping[Place, str]:
+    """Name of each layer in a file; `layers` are all of a base."""
+    return file_names((layer.component, layer.path) for layer in layers)
+
+
+def tensors_of(
+    planned: Iterable[tuple[LayerLike, Choice, Shapes]], names: Mapping[Place, str]
+) -> dict[str, Shape]:
+    """Tensor name to shape, from layers with their shapes and the names of all layers."""
     tensors: dict[str, Shape] = {}
     for layer, own, shapes in planned:
-        name = name_of(layer.component, layer.path)
+        name = names[layer.component, layer.path]
         tensors |= {f"{name}.{suffix}": shape for suffix, shape in shapes.items()}
         if own.algorithm not in WITHOUT_ALPHA:
             tensors[f"{name}.alpha"] = ()

@@ -15,14 +15,16 @@ from engine.networks.presets import Preset, preset_of
 from engine.planning import proposals
 from engine.planning.base import BaseSize, base_size
 from engine.planning.facts import Facts
-from engine.planning.rules import layer_choice, trained_components
+from engine.planning.family import TEXT_UNTRAINED, clip_skip, told_by_base
+from engine.planning.rules import layer_choice, trains_text
 from engine.planning.start import COMPARED, start_content, start_options, start_values
 from engine.runs import default_runs_folder
 from engine.settings import Recipe
+from engine.settings.arguments import relative_step, shown_defaults
 from engine.settings.network import asked
+from engine.settings.optimizers import ADAPTIVE, SCHEDULE_FREE, optimizer_title
 
 Source = Literal["you", "preset", "detected", "default", "drawn"]
-ADAPTIVE = frozenset({"prodigy"})
 MOST_LOADERS = 4
 
 
@@ -157,19 +159,25 @@ class _Filler:
 
 
 def _model(filler: _Filler) -> None:
-    style = filler.recipe.model.prompt_style
-    if style == "natural":
-        filler.fill(
-            "model.clip_skip", 1, "default", "bases for natural language use the last layer"
-        )
-    else:
-        filler.fill("model.clip_skip", 2, "default", f"bases for {style} tags use the last but one")
+    model = filler.recipe.model
+    for answer in told_by_base(filler.facts.model, model):
+        filler.put(answer.path, answer.value, "detected", answer.reason)
+    facts = filler.facts.model
+    if facts is not None and facts.zero_terminal_snr and filler.unset("objective.zero_terminal_snr"):
+        reason = "the base says that it was trained so"
+        filler.put("objective.zero_terminal_snr", True, "detected", reason)
+    usual = clip_skip(filler.base.family, model.prompt_style)
+    filler.fill(usual.path, usual.value, "default", usual.reason)
 
 
 def _resolution(filler: _Filler) -> None:
     side = filler.base.resolution
+    small = proposals.propose_side(filler.device, filler.base.family)
+    if small is not None and int(small.value) < side:
+        filler.fill("data.resolution", (small.value,) * 2, "detected", small.reason)
     filler.fill("data.resolution", (side, side), "detected", f"the base was made for {side} px")
-    most = max(1024, 2 * max(filler.recipe.data.resolution or (side, side)))
+    sides = filler.recipe.data.resolution or (side, side)
+    most = max(1024, 2 * max(*sides, *filler.recipe.data.more_resolutions))
     filler.fill("data.bucket_max", most, "default", "twice the resolution, and at least 1024")
     _small_base(filler, min(filler.recipe.data.resolution or (side, side)))
 
@@ -294,9 +302,10 @@ def _scale(filler: _Filler) -> None:
 def _optim(filler: _Filler) -> None:
     works = filler.facts.adamw8bit_works
     filler.propose("optim.optimizer", proposals.propose_optimizer(filler.device, works))
-    optimizer = filler.recipe.optim.optimizer
+    optimizer = filler.recipe.optim.optimizer or "adamw"
+    title = optimizer_title(optimizer)
     if filler.adaptive:
-        filler.fill("optim.lr", 1.0, "default", "Prodigy finds the rate itself")
+        filler.fill("optim.lr", 1.0, "default", f"{title} finds the rate itself")
     else:
         filler.fill("optim.lr", 1e-4, "default", "guides 000 and 002")
     lr = filler.recipe.optim.lr
@@ -306,17 +315,48 @@ def _optim(filler: _Filler) -> None:
     filler.fill("optim.unet_lr", lr, "default", "the learning rate")
     if preset is not None and not preset.text:
         filler.fill("optim.te_lr", 0.0, "default", "the layers chosen are the U-Net's")
+    elif filler.base.family in TEXT_UNTRAINED and (preset is None or preset.unet):
+        reason = "SDXL's text encoders are large and learn least; a rate above 0 trains them"
+        filler.fill("optim.te_lr", 0.0, "default", reason)
     elif filler.adaptive:
-        filler.fill("optim.te_lr", lr, "default", "Prodigy needs one rate for all parts")
+        filler.fill("optim.te_lr", lr, "default", f"{title} needs one rate for all parts")
     else:
         filler.fill("optim.te_lr", min(5e-5, lr or 0.0), "default", "guides 001 and 004")
-    decay = 0.0 if optimizer == "prodigy" else 0.01
-    filler.fill("optim.weight_decay", decay, "default", f"the default of {optimizer}")
-    filler.fill("optim.betas", (0.9, 0.999), "default", f"the default of {optimizer}")
+    if filler.base.text_encoders > 1:
+        filler.fill(
+            "optim.te2_lr", filler.recipe.optim.te_lr, "default", "the text-encoder rate"
+        )
+    for key, value in shown_defaults(optimizer).items():
+        if key != "eps":
+            filler.fill(f"optim.{key}", value, "default", f"the default of {optimizer}")
+    _schedule(filler, title)
+
+
+def _schedule(filler: _Filler, title: str) -> None:
+    """Warmup, and the curve where the optimizer follows none."""
+    scheduler = filler.recipe.schedule.scheduler
+    if relative_step(filler.recipe.optim) and filler.unset("schedule.scheduler"):
+        filler.put("schedule.scheduler", "adafactor", "default", f"{title} sets its own rate")
+    elif filler.recipe.optim.optimizer in SCHEDULE_FREE and filler.unset("schedule.scheduler"):
+        reason = f"{title} averages instead of following a curve"
+        filler.put("schedule.scheduler", "constant", "default", reason)
+        scheduler = "constant_with_warmup"
     if filler.recipe.schedule.warmup_steps is None:
-        warmup = 0.0 if filler.adaptive else 10.0
-        why = "Prodigy begins slowly by itself" if filler.adaptive else "guide 004"
+        if filler.adaptive:
+            warmup, why = 0.0, f"{title} begins slowly by itself"
+        elif relative_step(filler.recipe.optim):
+            warmup, why = 0.0, f"{title} sets its own rate"
+        elif scheduler == "constant":
+            warmup, why = 0.0, "a constant rate begins at once, unless a warmup is wanted"
+        else:
+            warmup, why = 10.0, "guide 004"
         filler.fill("schedule.warmup_percent", warmup, "default", why)
+    schedule = filler.recipe.schedule
+    if scheduler == schedule.scheduler == "constant" and (schedule.warmup_steps or (
+        schedule.warmup_steps is None and schedule.warmup_percent
+    )):  # fmt: skip
+        reason = "constant, with the warmup before it"
+        filler.put("schedule.scheduler", "constant_with_warmup", "default", reason)
 
 
 def _layers_chosen(recipe: Recipe) -> Preset | None:
@@ -329,6 +369,9 @@ def _layers_chosen(recipe: Recipe) -> Preset | None:
 
 def _train(filler: _Filler) -> None:
     device, base, train = filler.device, filler.base, filler.recipe.train
+    if train.network_precision == "fp16":
+        # Its gradients need the loss scaler, which belongs to fp16.
+        filler.fill("train.precision", "fp16", "default", "as train.network_precision")
     filler.propose("train.precision", proposals.propose_precision(device))
     batch = proposals.propose_batch(
         device,
@@ -365,7 +408,7 @@ def _data(filler: _Filler) -> None:
         filler.fill("data.keep_tokens", 2, "default", "trigger and class lead and stay in place")
     else:
         filler.fill("data.keep_tokens", 1, "default", "the first tag leads and stays in place")
-    if "te" in trained_components(filler.recipe):
+    if trains_text(filler.recipe):
         filler.fill("data.cache_text", False, "default", "the text encoder is trained")
     elif changing:
         filler.fill("data.cache_text", False, "default", "captions change from draw to draw")
@@ -383,7 +426,8 @@ def _sample(filler: _Filler) -> None:
     filler.fill("sample.height", max(64, height // 8 * 8), "default", "as trained")
     filler.fill("sample.seed", filler.recipe.train.seed, "default", "the seed of the run")
     subject = " ".join(word for word in (data.trigger, data.class_word) if word)
-    if not sample.prompts and filler.unset("sample.prompts") and subject:
+    own = sample.prompts or sample.prompts_file is not None
+    if not own and filler.unset("sample.prompts") and subject:
         natural = filler.recipe.model.prompt_style == "natural"
         other = f"a photo of {subject}" if natural else f"{subject}, simple background"
         if data.class_word == "style":

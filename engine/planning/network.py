@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from engine.errors import Problem, RecipeError
-from engine.models.architecture import full_size
 from engine.models.shapes import layer_shapes
 from engine.networks.choice import Choice
 from engine.networks.consumers import Consumer, Verdict, attention_of, parts_of, readers
-from engine.networks.names import name_of
+from engine.networks.names import Place
 from engine.networks.option_checks import check_options
 from engine.networks.presets import LayerLike
 from engine.networks.shapes import (
     Shape,
     file_bytes,
+    names_of,
     parameter_count,
     planned_layers,
     tensors_of,
@@ -47,15 +47,12 @@ def network_size(recipe: Recipe, base: BaseSize) -> NetworkSize:
     Raises RecipeError with every layer and every override that the recipe does not fit.
     """
     trained = trained_components(recipe)
-    layers = [
-        layer
-        for layer in layer_shapes(base.architecture or full_size(base.family))
-        if layer.component in trained
-    ]
+    layers = layer_shapes(base.sizes)
+    names = names_of(layers)
     choice = network_choice(recipe.network)
-    chosen = planned_layers(layers, choice)
+    chosen = planned_layers([layer for layer in layers if layer.component in trained], choice)
     planned = with_shapes(chosen)
-    tensors = tensors_of(planned)
+    tensors = tensors_of(planned, names)
     problems: tuple[Problem, ...] = ()
     notices: list[str] = []
     try:
@@ -66,21 +63,25 @@ def network_size(recipe: Recipe, base: BaseSize) -> NetworkSize:
         modules=len(planned),
         parameters=parameter_count(chosen),
         file_bytes=file_bytes(tensors, recipe.save.precision),
-        readers=planned_readers(tensors, chosen, base.family),
+        readers=planned_readers(tensors, chosen, names, base.family),
         problems=problems,
         notices=tuple(notices),
     )
 
 
 def planned_readers(
-    tensors: Mapping[str, Shape], planned: Iterable[tuple[LayerLike, Choice]], family: str
+    tensors: Mapping[str, Shape],
+    planned: Iterable[tuple[LayerLike, Choice]],
+    names: Mapping[Place, str],
+    family: str,
 ) -> dict[Consumer, Verdict]:
-    """What each program does with a planned network, from its tensors' names and shapes."""
+    """What each program does with a planned network, from its tensors' names and shapes.
+
+    `names` are those of all layers of the base.
+    """
     modules: dict[str, dict[str, Shape]] = {}
     for key, shape in tensors.items():
         name, _, suffix = key.partition(".")
         modules.setdefault(name, {})[suffix] = shape
-    on_input = {
-        name_of(layer.component, layer.path) for layer, own in planned if own.train_on_input
-    }
+    on_input = {names[layer.component, layer.path] for layer, own in planned if own.train_on_input}
     return readers(parts_of(modules, on_input=on_input), attention_of(modules, family))

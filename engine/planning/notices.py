@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from engine.data.order import Order, epoch_of_step
 from engine.hardware import GIB, NO_GPU
+from engine.planning.doubts import doubts
 from engine.planning.facts import Facts
-from engine.planning.fill import ADAPTIVE, Filled
-from engine.planning.rules import trained_components
+from engine.planning.fill import Filled
+from engine.planning.rules import total_steps, trains_text
 from engine.planning.sizes import RunSizes
 from engine.settings import Recipe
+from engine.settings.idle import idle_settings
 from engine.settings.network import asked
+from engine.settings.optimizers import ADAPTIVE
 from engine.settings.rules import without_effect
 
 SAFE_SHARE = 0.92
@@ -24,9 +27,13 @@ def notices_of(
     sizes: RunSizes,
 ) -> tuple[str, ...]:
     """Notices of a plan, the gravest first."""
+    limit = filled.recipe.train.max_steps
     notices = [*_machine(filled, facts, sizes)]
-    notices += _settings(filled.recipe)
-    notices += without_effect(filled.recipe, _given(filled))
+    notices += _settings(filled)
+    given = _given(filled)
+    notices += doubts(filled, facts, given, steps=total_steps(steps_per_epoch, limit))
+    notices += without_effect(filled.recipe, given)
+    notices += idle_settings(filled.recipe, given)
     if order is not None:
         notices += _length(filled.recipe, order, steps_per_epoch)
     notices += sizes.notices
@@ -55,20 +62,18 @@ def _savings(recipe: Recipe) -> list[str]:
     steps = []
     if not recipe.train.checkpointing:
         steps.append("switch train.checkpointing on")
-    if "te" in trained_components(recipe):
+    if trains_text(recipe):
         steps.append("set optim.te_lr to 0")
     if (recipe.train.batch_size or 1) > 1:
         steps.append("lower train.batch_size and raise train.accumulation instead")
     return [*steps, "lower data.resolution"]
 
 
-def _settings(recipe: Recipe) -> list[str]:
-    notices = []
+def _settings(filled: Filled) -> list[str]:
+    notices, recipe = [], filled.recipe
     schedule, network, optim = recipe.schedule, recipe.network, recipe.optim
-    warms_up = bool(schedule.warmup_steps) or (
-        schedule.warmup_steps is None and bool(schedule.warmup_percent)
-    )
-    if schedule.scheduler == "constant" and warms_up:
+    became = filled.origins.get("schedule.scheduler")
+    if schedule.scheduler == "constant_with_warmup" and became is not None and became.reason:
         notices.append("The constant schedule begins with the warmup, then stays constant.")
     rank = asked(network, "rank")
     if asked(network, "alpha") == 0 and isinstance(rank, int):

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 
-from engine.data.buckets import BucketRules, Placement
+from engine.data.buckets import BucketRules
 from engine.data.captions import CaptionRules
 from engine.data.folders import FolderOverride
 from engine.data.names import class_text
 from engine.data.order import Order
-from engine.data.survey import Item, SurveyRules
+from engine.data.placing import Place
+from engine.data.survey import SurveyRules
+from engine.data.validation import Split, held_out
 from engine.errors import Problem, RecipeError
 from engine.networks.choice import Choice, Dropouts
 from engine.networks.overrides import Override
@@ -19,6 +21,7 @@ from engine.settings import Recipe
 from engine.settings.data import Data
 from engine.settings.network import Lokr, NetworkSection, asked
 from engine.settings.network import Override as OverrideSetting
+from engine.settings.optim import Optim
 from engine.settings.train import Train
 
 
@@ -46,6 +49,9 @@ def survey_rules(data: Data) -> SurveyRules:
         prefix=data.prefix,
         flip=data.flip,
         max_megapixels=data.max_megapixels,
+        wildcards=data.wildcards,
+        masks=data.masked_loss,
+        mask_folder=data.mask_folder.expanduser() if data.mask_folder is not None else None,
     )
 
 
@@ -63,6 +69,24 @@ def bucket_rules(data: Data) -> BucketRules:
     )
 
 
+def resolutions(data: Data) -> tuple[BucketRules, ...]:
+    """How sizes are chosen at each resolution: the usual one, and squares beside it."""
+    usual = bucket_rules(data)
+    return usual, *(replace(usual, width=side, height=side) for side in data.more_resolutions)
+
+
+def cache_notices(data: Data) -> tuple[str, ...]:
+    """What switches the latent cache off, and why."""
+    if data.cache_latents == "off":
+        return ()
+    found = []
+    if data.random_crop:
+        found.append("data.random_crop switches the latent cache off: each crop is encoded anew.")
+    if data.colour:
+        found.append("data.colour switches the latent cache off: shifted colours are encoded anew.")
+    return tuple(found)
+
+
 def caption_rules(data: Data) -> CaptionRules:
     """What happens to a caption at each draw."""
     return CaptionRules(
@@ -74,6 +98,9 @@ def caption_rules(data: Data) -> CaptionRules:
         tag_dropout=data.tag_dropout,
         prefix=data.prefix,
         suffix=data.suffix,
+        keep_separator=data.keep_separator,
+        secondary_separator=data.secondary_separator,
+        wildcards=data.wildcards,
     )
 
 
@@ -127,31 +154,55 @@ def _override(entry: OverrideSetting, choice: Choice) -> Override:
 
 def trained_components(recipe: Recipe) -> tuple[str, ...]:
     """Parts of the base that a filled recipe trains: those with layers and a rate above 0."""
-    optim = recipe.optim
     preset = preset_of(layer_choice(recipe.network))
-    common = optim.lr or 0.0
-    unet = common if optim.unet_lr is None else optim.unet_lr
+    chosen = {"unet": bool(preset.unet), "te": bool(preset.text), "te2": bool(preset.text)}
+    return tuple(
+        part for part, rate in part_rates(recipe.optim).items() if rate > 0 and chosen[part]
+    )
+
+
+def trains_text(recipe: Recipe) -> bool:
+    """Whether a filled recipe trains a text encoder."""
+    return not {"te", "te2"}.isdisjoint(trained_components(recipe))
+
+
+def part_rates(optim: Optim) -> dict[str, float]:
+    """Learning rate of every part that some base has: its own wins over the common one.
+
+    A second text encoder goes with the first, unless it has a rate of its own.
+    """
+    common = 0.0 if optim.lr is None else optim.lr
     text = common if optim.te_lr is None else optim.te_lr
-    parts = []
-    if unet > 0 and preset.unet:
-        parts.append("unet")
-    if text > 0 and preset.text:
-        parts.append("te")
-    return tuple(parts)
+    return {
+        "unet": common if optim.unet_lr is None else optim.unet_lr,
+        "te": text,
+        "te2": text if optim.te2_lr is None else optim.te2_lr,
+    }
 
 
-def order_of(
-    items: Sequence[Item], placements: Sequence[Placement], data: Data, train: Train
-) -> Order:
-    """The order of all samples; batch size and seed must be filled."""
+def split_of(places: Sequence[Place], data: Data) -> Split:
+    """Which of the placed pictures are held out, and which are trained."""
+    items = {each.item.index: each.item for each in places}
+    return held_out(tuple(items.values()), data.validation, data.validation_seed)
+
+
+def order_of(places: Sequence[Place], data: Data, train: Train) -> Order:
+    """The order of all samples; batch size and seed must be filled.
+
+    Samples are numbered as those places are that have a placement. Held-out pictures never come.
+    """
+    apart = split_of(places, data).held_out
+    placed = [(each, each.placement) for each in places if each.placement is not None]
     return Order(
-        placements,
-        [item.repeats for item in items],
-        [item.is_reg for item in items],
+        [placement for _, placement in placed],
+        [0 if each.item.index in apart else each.item.repeats for each, _ in placed],
+        [each.item.is_reg for each, _ in placed],
         batch_size=train.batch_size or 1,
         accumulation=train.accumulation,
         seed=train.seed or 0,
         reg_ratio=data.reg_ratio,
+        pictures=[each.item.index for each, _ in placed],
+        resolutions=[each.resolution for each, _ in placed],
     )
 
 

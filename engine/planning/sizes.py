@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.data.buckets import Placement
-from engine.hardware import Device
+from engine.hardware import GIB, Device
 from engine.planning.base import BaseSize, base_size
 from engine.planning.facts import Facts
 from engine.planning.memory import MemoryEstimate, MemoryQuestion, estimate_memory, kept_by
 from engine.planning.network import NetworkSize, network_size
-from engine.planning.rules import trained_components
+from engine.planning.rules import trains_text
+from engine.planning.text_cache import text_cache_bytes, text_tokens
 from engine.settings import Recipe
 from engine.settings.network import asked
 
@@ -34,12 +35,15 @@ class RunSizes:
     files: int
     """Network files that the run leaves behind."""
     cache_bytes: int
+    """Latents of pictures that are encoded once."""
     disk_bytes: int
     """Everything the run writes, at its most."""
     trained_parameters: int | None
     memory: MemoryEstimate
     memory_free: int
     notices: tuple[str, ...] = ()
+    text_cache_bytes: int = 0
+    """Captions that are encoded once."""
 
 
 def run_sizes(
@@ -57,6 +61,8 @@ def run_sizes(
     disk = files * network.file_bytes
     disk += recipe.save.keep_states * network.parameters * FP32_BYTES * STATE_COPIES
     disk += cache if recipe.data.cache_latents == "disk" else 0
+    text = text_cache_bytes(recipe, facts, base)
+    disk += text
     disk += sample_bytes(recipe, steps_per_epoch)
     memory = estimate_memory(_question(recipe, base, network))
     known = base.architecture is not None
@@ -64,6 +70,13 @@ def run_sizes(
     if facts.model is not None and not known:
         notices.append(
             "Sizes are those of a usual Stable Diffusion 1 model: this file tells only after loading."
+        )
+    memory_free = device.gpu.free if device.gpu is not None else facts.hardware.ram_free
+    if memory.previews > max(memory.high, memory_free):
+        notices.append(
+            f"While preview pictures are made {memory.previews / GIB:.1f} GiB of memory may be needed"
+            " (estimate), more than training takes. Where it is not there, they are decoded in tiles"
+            " or left out; smaller ones (sample.width, sample.height) need less."
         )
     return RunSizes(
         network=network,
@@ -73,8 +86,9 @@ def run_sizes(
         disk_bytes=disk,
         trained_parameters=network.parameters if known else None,
         memory=memory,
-        memory_free=device.gpu.free if device.gpu is not None else facts.hardware.ram_free,
+        memory_free=memory_free,
         notices=tuple(notices),
+        text_cache_bytes=text,
     )
 
 
@@ -91,11 +105,17 @@ def network_files(recipe: Recipe, steps_per_epoch: Sequence[int]) -> int:
 
 def latent_bytes(recipe: Recipe, placements: Sequence[Placement | None]) -> int:
     """Mean and deviation of every picture's latent in fp32, twice where it is mirrored."""
-    if recipe.data.cache_latents == "off":
+    if not caches_latents(recipe):
         return 0
     pixels = sum(each.bucket[0] * each.bucket[1] for each in placements if each is not None)
     latents = pixels // LATENT_FACTOR**2 * LATENT_CHANNELS
     return latents * FP32_BYTES * 2 * (2 if recipe.data.flip else 1)
+
+
+def caches_latents(recipe: Recipe) -> bool:
+    """Whether pictures are encoded once: not where every draw changes them before."""
+    data = recipe.data
+    return data.cache_latents != "off" and not (data.random_crop or data.colour)
 
 
 def sample_bytes(recipe: Recipe, steps_per_epoch: Sequence[int]) -> int:
@@ -109,19 +129,28 @@ def sample_bytes(recipe: Recipe, steps_per_epoch: Sequence[int]) -> int:
 
 
 def _question(recipe: Recipe, base: BaseSize, network: NetworkSize) -> MemoryQuestion:
-    width, height = recipe.data.resolution or (base.resolution, base.resolution)
-    trains_te = "te" in trained_components(recipe)
+    data, sample = recipe.data, recipe.sample
+    width, height = data.resolution or (base.resolution, base.resolution)
+    trains_te = trains_text(recipe)
+    painted = (sample.width or width) * (sample.height or height)
     return MemoryQuestion(
+        architecture=base.sizes,
         unet_parameters=base.unet_parameters,
         te_parameters=base.te_parameters,
-        channels=base.channels,
         trained_parameters=network.parameters,
         optimizer=recipe.optim.optimizer or "adamw",
         half=recipe.train.precision in ("fp16", "bf16"),
         batch=recipe.train.batch_size or 1,
-        pixels=width * height,
+        # Larger budgets stand beside the usual one, and the largest decides.
+        pixels=max(width * height, *(side * side for side in (0, *data.more_resolutions))),
         checkpointing=bool(recipe.train.checkpointing),
-        te_loaded=trains_te or not recipe.data.cache_text,
+        te_loaded=trains_te or not data.cache_text,
         te_trained=trains_te,
+        tokens=text_tokens(recipe.model.max_tokens),
+        # An inpainting base gets another hole in each draw, which is encoded anew.
+        vae_loaded=not caches_latents(recipe) or base.sizes.unet["in_channels"] > LATENT_CHANNELS,
+        pictures_pixels=painted if sample.prompts else 0,
+        half_network=recipe.train.network_precision != "fp32",
+        averaged=recipe.train.ema_decay > 0,
         kept=kept_by(recipe.network.algorithm, dora=asked(recipe.network, "dora", "off") != "off"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from engine.models.architecture import full_size
 from engine.models.shapes import layer_shapes
 from engine.networks.choice import spans
 from engine.networks.content import Content, read_content, recipe_differences
+from engine.networks.layout_family import wrong_family
 from engine.networks.metadata import recipe_in
 from engine.networks.names import Place, name_table
 from engine.networks.presets import PRESETS, selected
@@ -83,8 +85,11 @@ def start_options(content: Content, algorithm: str | None = None) -> dict[str, A
     return values
 
 
-def start_problems(recipe: Recipe) -> tuple[Problem, ...]:
-    """Why a run cannot start from `network.weights` as the recipe has it."""
+def start_problems(recipe: Recipe, base: str | None = None) -> tuple[Problem, ...]:
+    """Why a run cannot start from `network.weights` as the recipe has it.
+
+    `base` is the family of the base model, where it is known.
+    """
     network = recipe.network
     if network.weights is None:
         return ()
@@ -94,6 +99,9 @@ def start_problems(recipe: Recipe) -> tuple[Problem, ...]:
         return error.problems
     if content.foreign is not None:
         return (content.foreign,)
+    stranger = wrong_family(content.family, base) if base is not None else None
+    if stranger is not None:
+        return (replace(stranger, where=str(network.weights)),)
     if content.main is None:
         what = "The file holds trained norms alone, and no network to go on with."
         remedy = "Give a file that has a network beside its norms."
@@ -164,16 +172,17 @@ def _own_dylora(content: Content, algorithm: str | None) -> Dylora | None:
 def _layers(content: Content) -> tuple[str, bool] | None:
     """The smallest choice of layers that has all of the file's, and whether with k x k convolutions.
 
-    Which layers a choice has follows from their names, which all bases of the family share. None where
-    none of the file's is known.
+    Which layers a choice has follows from their names, which all bases of the family share; Stable
+    Diffusion 1 stands for a file that does not tell its family. None where none of its layers is known.
     """
-    table = _names()
+    family = content.family or "sd1"
+    table = _names(family)
     found = {table.get(module.name) for module in content.modules if module.algorithm != NORM}
     places = {place for place in found if place is not None}
     spatial = any(module.spatial for module in content.modules)
     fitting = [
         (len(choice), name, with_spatial)
-        for (name, with_spatial), choice in _choices().items()
+        for (name, with_spatial), choice in _choices(family).items()
         if places <= choice and (with_spatial or not spatial)
     ]
     if not places or not fitting:
@@ -182,16 +191,16 @@ def _layers(content: Content) -> tuple[str, bool] | None:
     return name, with_spatial
 
 
-@lru_cache(maxsize=1)
-def _names() -> dict[str, Place]:
-    layers = layer_shapes(full_size("sd1"))
+@lru_cache(maxsize=3)
+def _names(family: str) -> dict[str, Place]:
+    layers = layer_shapes(full_size(family))
     return name_table((layer.component, layer.path) for layer in layers)
 
 
-@lru_cache(maxsize=1)
-def _choices() -> dict[tuple[str, bool], frozenset[Place]]:
+@lru_cache(maxsize=3)
+def _choices(family: str) -> dict[tuple[str, bool], frozenset[Place]]:
     """Layers of every ready choice, and of each with k x k convolutions also those left without."""
-    layers = layer_shapes(full_size("sd1"))
+    layers = layer_shapes(full_size(family))
     choices: dict[tuple[str, bool], frozenset[Place]] = {}
     for with_spatial in (True, False):
         for name, preset in PRESETS.items():

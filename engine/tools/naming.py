@@ -51,17 +51,11 @@ class Layers:
         return Layers(family, kernels, name_table(kernels))
 
 
-def component_of(name: str) -> str:
-    """A component of the shape table as names have it: the first text encoder is te always."""
-    return "te" if name == "te1" else name
-
-
 def usual_layers(family: str) -> Layers:
     """Those of the family's published models; names and kernels are those of any width."""
     kernels = {}
     for layer in layer_shapes(full_size(family)):
-        component = component_of(layer.component)
-        path = layer.path
+        component, path = layer.component, layer.path
         if component != "unet" and not path.startswith(TEXT_ROOT):
             path = TEXT_ROOT + path
         kernels[component, path] = layer.kernel

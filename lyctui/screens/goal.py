@@ -10,11 +10,14 @@ from textual.widget import Widget
 
 from engine.errors import EngineError
 from lyctui.paths import paths
-from lyctui.presets import Preset, list_presets
+from lyctui.presets import GUIDES, Preset, list_presets
+from lyctui.readers import listed
 from lyctui.screens.page import WizardPage
 from lyctui.widgets.menu import Menu, Row
 
 NO_PRESET = "none"
+RECIPES, GOALS = "recipes of the guides", "goals"
+"""Rows that turn to the other list; no presets."""
 
 
 def offered() -> tuple[Preset, ...]:
@@ -26,11 +29,12 @@ def offered() -> tuple[Preset, ...]:
 
 
 class GoalPage(WizardPage):
-    """Presets as goals: one key chooses."""
+    """Presets as goals: one key chooses. The guides' own recipes are a list behind a row."""
 
     # The page has no fields, and the list cuts what the explanation must say in full.
     DEFAULT_CSS = """
     GoalPage GuidePanel { height: 8; }
+    GoalPage Menu { max-height: 11; }
     """
 
     page: ClassVar[str] = "goal"
@@ -41,11 +45,13 @@ class GoalPage(WizardPage):
 
     def head(self) -> Iterable[Widget]:
         """The goals."""
-        yield Menu(id="goals", title_cells=20)
+        yield Menu(id="goals", title_cells=22)
 
     def on_mount(self) -> None:
         """Fill the list."""
         self.presets: dict[str, Preset] = {preset.name: preset for preset in offered()}
+        chosen = self.presets.get(self.wizard.draft.preset)
+        self.among_recipes = chosen is not None and chosen.group == GUIDES
         super().on_mount()
 
     def focus_first(self) -> None:
@@ -54,23 +60,53 @@ class GoalPage(WizardPage):
 
     def show_page(self) -> None:
         """Mark the goal that is chosen."""
-        draft = self.wizard.draft
-        rows = [
-            Row(name, preset.title, preset.for_whom, chosen=draft.preset == name)
-            for name, preset in self.presets.items()
-        ]
-        bare = "our defaults; you decide the rest"
-        rows.append(Row(NO_PRESET, "Something else", bare, chosen=draft.preset == NO_PRESET))
+        rows = self._recipe_rows() if self.among_recipes else self._goal_rows()
         self.query_one(Menu).show_rows(rows)
+
+    def _goal_rows(self) -> list[Row]:
+        chosen = self.wizard.draft.preset
+        rows = [self._row(preset) for preset in self.presets.values() if preset.group != GUIDES]
+        recipes = [preset for preset in self.presets.values() if preset.group == GUIDES]
+        rows.append(
+            Row(
+                RECIPES,
+                "Recipes of the guides",
+                f"{len(recipes)} of them, as the guides give the numbers",
+                chosen=any(preset.name == chosen for preset in recipes),
+            )
+        )
+        bare = "our defaults; you decide the rest"
+        return [*rows, Row(NO_PRESET, "Something else", bare, chosen=chosen == NO_PRESET)]
+
+    def _recipe_rows(self) -> list[Row]:
+        rows = [self._row(preset) for preset in self.presets.values() if preset.group == GUIDES]
+        return [*rows, Row(GOALS, "Back to the goals", "Esc")]
+
+    def _row(self, preset: Preset) -> Row:
+        chosen = self.wizard.draft.preset == preset.name
+        return Row(preset.name, preset.title, preset.for_whom, chosen=chosen)
 
     def said(self) -> str:
         """Why the highlighted goal is set up as it is."""
         key = self.query_one(Menu).key_at_highlight()
         preset = self.presets.get(key or "")
+        if key == RECIPES:
+            return (
+                "What the five guides tell their readers to set, number by number, each with where "
+                "its meaning differs here from the program of the guide. The goals above take the "
+                "best of several guides instead."
+            )
         if preset is None:
             return self.INTRODUCTION
-        guide = f" ({preset.guide})" if preset.guide else ""
-        return f"{preset.title}: {preset.for_whom.rstrip('.')}. {preset.why}{guide}"
+        parts = [f"{preset.title}: {preset.for_whom.rstrip('.')}. {preset.why}"]
+        if preset.guide:
+            parts.append(f"({preset.guide})")
+        if preset.differs:
+            parts.append(f"Unlike there: {preset.differs}")
+        suits = [one.title for one in self.presets.values() if preset.name in one.purpose]
+        if suits:
+            parts.append(f"Among the recipes of the guides: {listed(suits)}.")
+        return " ".join(parts)
 
     @on(Menu.Moved)
     def _moved(self) -> None:
@@ -79,8 +115,16 @@ class GoalPage(WizardPage):
     @on(Menu.Chosen)
     def _chosen(self, event: Menu.Chosen) -> None:
         event.stop()
+        if event.key in (RECIPES, GOALS):
+            self._turn_to(recipes=event.key == RECIPES)
+            return
         self.choose(event.key)
         self.leave_forward()
+
+    def _turn_to(self, *, recipes: bool) -> None:
+        self.among_recipes = recipes
+        self.show_page()
+        self._explain_focus()
 
     def choose(self, key: str) -> None:
         """Lay a preset below the answers."""
@@ -94,6 +138,16 @@ class GoalPage(WizardPage):
     def action_next(self) -> None:
         """Next takes the highlighted goal where none is chosen yet."""
         key = self.query_one(Menu).key_at_highlight()
+        if not self.wizard.draft.preset and key in (RECIPES, GOALS):
+            self._turn_to(recipes=key == RECIPES)
+            return
         if not self.wizard.draft.preset and key is not None:
             self.choose(key)
         self.leave_forward()
+
+    def action_back(self) -> None:
+        """From the recipes to the goals, from the goals to the page before."""
+        if self.among_recipes:
+            self._turn_to(recipes=False)
+            return
+        super().action_back()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 MOST_LISTED = 20
 NONE_FOUND = "No base model was found in the usual folders of ComfyUI, A1111, Forge and kohya."
-FITS = "What fits: a Stable Diffusion 1 checkpoint, such as SD 1.5 or a relative of it, 2 to 7 GB."
+FITS = "What fits: a checkpoint of Stable Diffusion 1.5, 2 or XL, or a relative of one, 2 to 7 GB."
 
 
 @dataclass
@@ -58,7 +58,7 @@ class ModelPage(WizardPage):
     page: ClassVar[str] = "model"
     INTRODUCTION: ClassVar[str] = (
         "The network learns on top of this model and works best with it and its relatives. "
-        "Guide 001: take a base, not a mix. This version trains Stable Diffusion 1 models: a "
+        "Guide 001: take a base, not a mix. Stable Diffusion 1, 2 and XL can be trained on: a "
         ".safetensors or .ckpt file, or a diffusers folder."
     )
 
@@ -74,7 +74,7 @@ class ModelPage(WizardPage):
         """The prediction type is asked only where the file does not tell."""
         fields = super().open_fields()
         model = self.wizard.model
-        untold = model is not None and model.prediction is None and not model.problems
+        untold = model is not None and model.prediction_assumed and not model.problems
         if untold and not any(one.path == "model.prediction" for one in fields):
             return (*fields, form_field("model.prediction"))
         return fields
@@ -201,6 +201,8 @@ def bring_lines(what: str, folder: str) -> list[str]:
 
 def model_lines(model: ModelFacts, done: str, warning: str, width: int = 76) -> list[Line]:
     """What a model is, in one or two rows."""
+    from engine.planning.family import how_told
+
     if model.family is None:
         words = f"{model.path.suffix} file, {text.filesize(model.bytes)}: what it holds is known after loading."
         return [((f"{warning} ", "warning"), (words, ""))]
@@ -208,14 +210,28 @@ def model_lines(model: ModelFacts, done: str, warning: str, width: int = 76) -> 
     if model.native_resolution:
         parts.append(f"made for {model.native_resolution} px")
     first: Line = ((f"{done} ", "done"), (" · ".join(part for part in parts if part), ""))
-    told = model.prediction or "not told by the file"
-    why = _broken(f"prediction: {told} ({model.prediction_source})", width)
-    lines: list[Line] = [first, *((("  ", ""), (line, "dim")) for line in why)]
+    lines: list[Line] = [first]
+    lines += _told_lines(f"told by {how_told(model)}", "  ", "dim", width)
+    if model.prediction_assumed:
+        doubt = model.prediction_source.partition("; ")[2]
+        asked = f"prediction: {doubt}. Noise (epsilon) is assumed: set the prediction type if it is v."
+        lines += _told_lines(asked, f"{warning} ", "warning", width)
+    else:
+        prediction = f"prediction: {model.prediction} ({model.prediction_source})"
+        lines += _told_lines(prediction, "  ", "dim", width)
     if not model.has_vae:
         lines.append(
             ((f"{warning} ", "warning"), ("It has no VAE: give one under more settings.", ""))
         )
     return lines
+
+
+def _told_lines(words: str, sign: str, role: str, width: int) -> list[Line]:
+    """Words over several rows, the first of them behind a sign."""
+    return [
+        ((sign if not place else "  ", role if sign.strip() else ""), (line, "dim"))
+        for place, line in enumerate(_broken(words, width))
+    ]
 
 
 def _broken(words: str, width: int) -> list[str]:

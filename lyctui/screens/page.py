@@ -220,7 +220,8 @@ class WizardPage(Screen[None]):
         typed = to_text(form, chosen) if mine else ""
         differs = mine and bool(recommended) and typed != recommended
         problem = wizard.problem_at(path)
-        note = suggestion(form, chosen, value, differs=differs)
+        idle = self._idle(path)
+        note = f"no effect: {idle}" if idle else suggestion(form, chosen, value, differs=differs)
         if not note and not mine and origin.source != "default":
             note = (
                 f"{origin.source} {origin.reason}" if origin.source == "preset" else origin.reason
@@ -234,6 +235,13 @@ class WizardPage(Screen[None]):
             changed=differs,
             problem=f"{problem.what} {problem.remedy}".strip() if problem else "",
         )
+
+    def _idle(self, path: str) -> str:
+        """Why a setting does nothing beside the present answers; empty where it does something."""
+        from engine.settings.idle import idle_reason
+
+        plan = self.wizard.plan
+        return idle_reason(plan.recipe, path) if plan is not None else ""
 
     def _show_problems(self) -> None:
         found = self.wizard.page_problems(self.page) if self.tried else ()
@@ -284,6 +292,9 @@ class WizardPage(Screen[None]):
         """Two or three sentences."""
         value, origin = self.wizard.recommended(form.path)
         parts = [f"{form.label}: {form.help}"]
+        idle = self._idle(form.path)
+        if idle:
+            parts.append(f"It has no effect now: {idle}.")
         if form.range:
             parts.append(f"It may be {form.range}.")
         if value is not None and origin.source != "you" and origin.reason:

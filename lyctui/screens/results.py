@@ -14,12 +14,18 @@ from textual.screen import Screen
 from textual.widgets import Footer
 
 from engine.events import Saved, Snapshot
+from engine.sheet.values import Sheet
 from lyctui import outcome, report, terminal, text
 from lyctui.host import host
 from lyctui.monitor import RunView
 from lyctui.report import Line
-from lyctui.screens.log import LogScreen, TextScreen
+from lyctui.screens.log import LogScreen
+from lyctui.screens.pictures import samples_screen
+from lyctui.screens.sheet import SheetScreen
+from lyctui.screens.tools_run import ToolRunScreen
+from lyctui.sheet_work import sheet_work
 from lyctui.text import Signs
+from lyctui.tool_work import ToolWork
 from lyctui.widgets.lines import Lines
 from lyctui.widgets.picture_pair import PicturePair, pair_of
 from lyctui.widgets.title import TitleLine
@@ -45,7 +51,10 @@ class ResultsScreen(Screen[None]):
     ResultsScreen #body { height: 1fr; padding: 1 1 0 1; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("v", "samples", "pictures", id="results.samples", tooltip="List the pictures"),
+        Binding("v", "samples", "pictures", id="results.samples", tooltip="Show the pictures"),
+        Binding(
+            "c", "sheet", "contact sheet", id="results.sheet", tooltip="Compare the saved files"
+        ),
         Binding("l", "log", "log", id="results.log", tooltip="Show the log"),
         Binding("r", "resume", "resume", id="results.resume", tooltip="Go on with this run"),
         Binding(
@@ -70,7 +79,7 @@ class ResultsScreen(Screen[None]):
         yield TitleLine(text.inert(self._run.folder.name), report.phase_words(self._snapshot))
         with VerticalScroll(id="body", can_focus=True):
             yield Lines(id="results")
-            colors = terminal.shows_pictures() and not host(self).ascii_only
+            colors = host(self).pictures.shown
             yield PicturePair(pair_of(self._snapshot, self._run.folder) if colors else ())
             yield Lines(id="onward")
         yield Footer(compact=True, show_command_palette=False)
@@ -97,17 +106,29 @@ class ResultsScreen(Screen[None]):
         """Only a run that has not finished can go on; there may be no page behind."""
         if action == "resume":
             return self._snapshot.state != "finished" and not self._run.live
+        if action == "sheet":
+            return bool(self._snapshot.files)
         if action == "back":
             return len(self.app.screen_stack) > 2
         return True
 
     def action_samples(self) -> None:
         """Every picture's path."""
-        lines = report.sample_lines(self._snapshot.samples, self._run.folder)
-        where = self._run.folder / "samples"
-        self.app.push_screen(
-            TextScreen("pictures", [report.plain(line) for line in lines], where=where)
-        )
+        self.app.push_screen(samples_screen(self._snapshot, self._run.folder, host(self).pictures))
+
+    def action_sheet(self) -> None:
+        """Paint the prompts with several of the run's files at two strengths."""
+        self.app.push_screen(ToolRunScreen(sheet_work(self._run.folder)), self._sheet_made)
+
+    def _sheet_made(self, work: ToolWork | None) -> None:
+        if work is None:
+            return
+        if isinstance(work.result, Sheet):
+            self.app.push_screen(SheetScreen(work.result))
+        elif work.cancelled:
+            self.notify("Stopped. The pictures made so far are kept for the next time.")
+        elif work.problems:
+            host(self).show_problems(work.problems, report=work.report)
 
     def action_log(self) -> None:
         """The log file."""
@@ -241,7 +262,7 @@ def _pictures(snapshot: Snapshot, folder: Path) -> list[Line]:
     if not found:
         return []
     return [
-        (("Pictures", "strong"), ("  v lists them all", "dim")),
+        (("Pictures", "strong"), ("  v shows them all, c compares the saved files", "dim")),
         *(((f"  {text.home(path)}", ""),) for path in found),
     ]
 

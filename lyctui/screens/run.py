@@ -21,14 +21,20 @@ from lyctui.monitor import RunView
 from lyctui.report import Line
 from lyctui.screens.ended import ending_screen
 from lyctui.screens.log import LogScreen, TextScreen
+from lyctui.screens.pictures import samples_screen
 from lyctui.widgets.chart import LossChart
 from lyctui.widgets.lines import Lines
+from lyctui.widgets.picture_row import PictureRow
 from lyctui.widgets.title import TitleLine
 
 HELP = """
 Loss jumps by nature, and no value is the goal: pictures differ in how hard they are. A lasting change
 late in the run is the sign to look at (guide 001). The samples judge, not the number. The chart shows
 each loss dim, as the span of its column, and the running mean on top.
+
+Fixed is the loss at fixed timesteps with fixed noise, so it does not jump: of the pictures held out, and
+of some that are trained. Trained falls while held out rises: the run learns its pictures by heart, and
+Lowest names the step before that. With few pictures held out, trust a trend, not one value.
 
 LR is the learning rate of each part now, after warmup and schedule.
 
@@ -44,6 +50,8 @@ Requests are taken at the end of a step; the log says when.
 
 
 SAID_SECONDS = 4.0
+SAMPLE_LINES = 5
+"""Rows below the pictures for what they are."""
 
 
 class RunScreen(Screen[None]):
@@ -53,13 +61,14 @@ class RunScreen(Screen[None]):
     DEFAULT_CSS = """
     RunScreen #body { height: 1fr; padding: 1 1 0 1; }
     RunScreen #progress { height: 2; }
-    RunScreen #numbers { height: 3; margin-top: 1; }
+    RunScreen #numbers { height: auto; min-height: 3; margin-top: 1; }
     RunScreen #middle { height: 1fr; min-height: 5; margin-top: 1; }
     RunScreen #chart { height: 100%; width: 1fr; }
-    RunScreen #samples { display: none; width: 44; height: 100%; margin-left: 2; }
+    RunScreen #beside { display: none; width: 44; height: 100%; margin-left: 2; }
+    RunScreen #samples { height: 1fr; }
     RunScreen #events { height: 4; margin-top: 1; }
     RunScreen #log { height: 1; }
-    RunScreen.-wide #samples { display: block; }
+    RunScreen.-wide #beside { display: block; }
     RunScreen.-wide #events { height: 9; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -72,7 +81,7 @@ class RunScreen(Screen[None]):
         Binding("q", "app.leave", "leave", id="run.leave", tooltip="Leave the monitor"),
         Binding("f1", "app.help", "help", id="run.help", key_display="F1"),
         Binding(
-            "v", "samples", "samples", id="run.samples", show=False, tooltip="List the samples"
+            "v", "samples", "samples", id="run.samples", show=False, tooltip="Show the samples"
         ),
         Binding("e", "events", "events", id="run.events", show=False, tooltip="List all events"),
         Binding("h", "pause", "pause", id="run.hold", show=False, tooltip="Pause or go on"),
@@ -99,7 +108,9 @@ class RunScreen(Screen[None]):
             yield Lines(id="numbers")
             with Horizontal(id="middle"):
                 yield LossChart(ascii_only=self._host.ascii_only, id="chart")
-                yield Lines(id="samples")
+                with Vertical(id="beside"):
+                    yield PictureRow(self._host.pictures, id="newest")
+                    yield Lines(id="samples")
             yield Lines(id="events")
             yield Lines(id="log")
         yield Footer(compact=True, show_command_palette=False)
@@ -175,12 +186,21 @@ class RunScreen(Screen[None]):
         events = self.query_one("#events", Lines)
         rows = events.size.height or 4
         events.show(report.log_lines(snapshot, self._run.folder, rows, self._host.signs))
-        samples = self.query_one("#samples", Lines)
-        if samples.display:
-            head: Line = (("Samples", "strong"),)
-            none: list[Line] = [(("none yet", "dim"),)]
-            found = report.sample_lines(snapshot.samples, self._run.folder) or none
-            samples.show([head, *found][: samples.size.height or 12])
+        if self.query_one("#beside").display:
+            self._show_samples(snapshot)
+
+    def _show_samples(self, snapshot: Snapshot) -> None:
+        """The newest pictures, and the paths of as many as there is room for."""
+        beside, samples = self.query_one("#beside"), self.query_one("#samples", Lines)
+        if snapshot.samples:
+            paths = snapshot.samples[-1].paths[:2]
+            columns = min((beside.size.width - 1) // 2, 2 * (beside.size.height - SAMPLE_LINES))
+            located = [report.located(path, self._run.folder) for path in paths]
+            self.query_one("#newest", PictureRow).follow(located, columns)
+        head: Line = (("Samples", "strong"),)
+        none: list[Line] = [(("none yet", "dim"),)]
+        found = report.sample_lines(snapshot.samples, self._run.folder) or none
+        samples.show([head, *found])
 
     def _show_window_title(self, name: str, snapshot: Snapshot) -> None:
         percent = int(report.progress(snapshot) * 100)
@@ -252,9 +272,9 @@ class RunScreen(Screen[None]):
         self._list("events", [report.plain(line) for line in lines], where)
 
     def action_samples(self) -> None:
-        """Every sample picture's path."""
-        found = report.sample_lines(self._run.snapshot().samples, self._run.folder)
-        self._list("samples", [report.plain(line) for line in found], self._run.folder / "samples")
+        """The newest sample pictures, and every one's path."""
+        snapshot, pictures = self._run.snapshot(), self._host.pictures
+        self.app.push_screen(samples_screen(snapshot, self._run.folder, pictures))
 
     def _list(self, title: str, lines: list[str], where: Path) -> None:
         self.app.push_screen(TextScreen(title, lines, where=where))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import ClassVar
 
 from textual.widget import Widget
@@ -34,7 +35,9 @@ class SamplesPage(WizardPage):
             self.query_one("#made", Lines).show([])
             return
         recipe = wizard.filled.recipe
-        lines: list[Line] = prompt_problems(recipe.sample.prompts, self.host.signs.error)
+        sample = recipe.sample
+        sign = self.host.signs.error
+        lines: list[Line] = prompt_problems(sample.prompts, sign, sample.prompts_file)
         folder = (recipe.run.folder / (recipe.run.name or "run")) if recipe.run.folder else None
         if folder is not None:
             lines.append((("  Run folder  ", "dim"), (text.home(folder), "")))
@@ -44,12 +47,12 @@ class SamplesPage(WizardPage):
         self.query_one("#made", Lines).show(lines)
 
 
-def prompt_problems(prompts: Iterable[str], sign: str) -> list[Line]:
-    """What is wrong with the flags of the prompts."""
-    from engine.prompts import parse_prompts
+def prompt_problems(prompts: Iterable[str], sign: str, file: Path | None = None) -> list[Line]:
+    """What is wrong with the prompts and with their file."""
+    from engine.prompt_files import all_prompts
 
     try:
-        parse_prompts(tuple(prompts))
+        all_prompts(tuple(prompts), file)
     except EngineError as error:
         return [
             ((f"{sign} ", "error"), (text.inert(str(problem)), "")) for problem in error.problems

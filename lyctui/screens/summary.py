@@ -82,7 +82,10 @@ def _base(wizard: Wizard, recipe: Recipe) -> str:
     if model is None:
         return name
     family = (model.family or "").upper() or "family at load"
-    kind = f"{family}, {model.prediction or 'type at load'}"
+    prediction = recipe.model.prediction
+    if prediction == "auto":
+        prediction = f"{model.prediction or 'type at load'}{'?' * model.prediction_assumed}"
+    kind = f"{family}, {prediction}"
     return f"{text.fit_middle(name, WORDS_CELLS - text.cells(kind) - 2)}  {kind}"
 
 

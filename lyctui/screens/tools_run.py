@@ -52,8 +52,7 @@ def _step_words(work: ToolWork, stand: Stand) -> str:
         return "loading torch and opening the files"
     if stand.done >= stand.total:
         return "writing the file to the disk" if work.output else "reading"
-    what = "tensor" if work.tool.startswith("merge") else "module"
-    return f"{what} {text.grouped(stand.done + 1)} of {text.grouped(stand.total)}"
+    return f"{work.unit} {text.grouped(stand.done + 1)} of {text.grouped(stand.total)}"
 
 
 class ToolRunScreen(Screen[ToolWork | None]):

@@ -11,6 +11,7 @@ from lyctui import text
 from lyctui.report import Line
 from lyctui.screens.page import WizardPage
 from lyctui.widgets.lines import Lines
+from lyctui.widgets.rate_curve import RateCurve
 
 MOST_NOTICES = 6
 
@@ -25,13 +26,16 @@ class TrainingPage(WizardPage):
     )
 
     def tail(self) -> Iterable[Widget]:
-        """What should be known."""
+        """The curve of the learning rate, and what should be known."""
+        yield RateCurve(id="rates")
         yield Lines(id="notices")
 
     def show_page(self) -> None:
-        """Notices of the plan."""
+        """The curve, then notices of the plan."""
         plan = self.wizard.plan
         room = max(30, self.query_one("#form").size.width - 5)
+        curve = self.query_one("#rates", RateCurve)
+        curve.tell(plan, room, ascii_only=self.host.ascii_only)
         lines: list[Line] = []
         if plan is not None:
             if plan.device.gpu is not None:

@@ -125,6 +125,7 @@ def menu_rows(shelf: Shelf) -> list[Row]:
         rows.append(Row("watch", "Watch a running one", _run_words(shelf.running)))
     rows.append(Row("tools", "Tools", "info, merge, extract, resize, convert"))
     rows.append(Row("demo", "Demo", "two minutes, no GPU, nothing to download"))
+    rows.append(Row("import", "Import a kohya configuration", "kohya_ss JSON, sd-scripts TOML"))
     return rows
 
 
@@ -145,12 +146,12 @@ class WelcomeScreen(Screen[None]):
 
     CSS_PATH = "../styles/wizard.tcss"
     HELP = (
-        "You need a base model (a Stable Diffusion 1 checkpoint) and 15 to 50 pictures. Without either, "
+        "You need a base model (Stable Diffusion 1, 2 or XL) and 15 to 50 pictures. Without either, "
         "the demo shows the whole way with a tiny model that is built in. Nothing leaves this machine."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("1", "choose('1')", "choose", key_display="1-7"),
-        *(Binding(str(digit), f"choose('{digit}')", show=False) for digit in range(2, 8)),
+        Binding("1", "choose('1')", "choose", key_display="1-8"),
+        *(Binding(str(digit), f"choose('{digit}')", show=False) for digit in range(2, 9)),
         Binding("f1", "app.help", "help", id="welcome.help"),
         # The app's own binding has priority and is hidden; this one stands in the footer.
         Binding("ctrl+q", "app.leave", "leave", id="welcome.leave", priority=True),
@@ -238,6 +239,7 @@ class WelcomeScreen(Screen[None]):
     def _chosen(self, event: Menu.Chosen) -> None:
         event.stop()
         from lyctui.screens.drafts import DraftsScreen
+        from lyctui.screens.imported import ImportScreen
         from lyctui.screens.resume import NetworkFileScreen, ResumeScreen, WatchScreen
         from lyctui.screens.tools import ToolsScreen
 
@@ -258,6 +260,8 @@ class WelcomeScreen(Screen[None]):
                 self.app.push_screen(WatchScreen(self.shelf.running))
             case "tools":
                 self.app.push_screen(ToolsScreen())
+            case "import":
+                self.app.push_screen(ImportScreen(), self._draft_chosen)
             case "demo":
                 cast(Any, self.app).start_demo()
 

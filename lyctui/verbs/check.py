@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from engine.data.findings import Finding, error_of
+from engine.data.captions import CaptionRules
+from engine.data.findings import Finding, error_of, merged
+from engine.data.lengths import cut_captions
 from engine.data.names import class_text
 from engine.data.survey import Survey, SurveyRules, survey
 from engine.errors import Problem, UsageError
+from engine.planning.lengths import caption_reader
 from lyctui import text
 from lyctui.verbs.output import reporting, say, say_json
 
 SIGNS = {"error": "✗", "warning": "!", "note": "·"}
 RANK = {"error": 0, "warning": 1, "note": 2}
+USUAL_TOKENS = 75
+"""What is read of a caption unless a recipe asks for more."""
 NAMED = 6
 """How many files a line names; --json names all."""
 
@@ -32,6 +38,8 @@ def check_folder(
                 trigger=trigger,
             )
         )
+        cut = cut_captions(found.items, CaptionRules(), caption_reader(), USUAL_TOKENS)
+        found = replace(found, findings=merged(found.findings, cut))
         findings = sorted(found.findings, key=lambda finding: RANK[finding.level])
         if as_json:
             _say_objects(found, findings)
@@ -57,6 +65,7 @@ def _say_objects(found: Survey, findings: list[Finding]) -> None:
                 "level": finding.level,
                 "folder": finding.folder,
                 "files": list(finding.files),
+                "details": list(finding.details),
                 "message": finding.message,
                 "remedy": finding.remedy,
                 "fix": finding.fix or None,
@@ -95,5 +104,9 @@ def _say_lines(found: Survey, findings: list[Finding]) -> None:
 
 
 def _files(finding: Finding) -> str:
-    names = [text.inert(name) for name in finding.files]
+    details = finding.details or ("",) * len(finding.files)
+    names = [
+        text.inert(f"{name}: {detail}" if detail else name)
+        for name, detail in zip(finding.files, details, strict=True)
+    ]
     return f" [{text.inert(finding.folder)}] {text.listed(names, NAMED)}" if names else ""

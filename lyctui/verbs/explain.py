@@ -105,6 +105,7 @@ def preset_object(preset: Preset) -> dict[str, object]:
         "for_whom": preset.for_whom,
         "why": preset.why,
         "guide": preset.guide,
+        "differs": preset.differs,
         "values": flattened(preset.values),
     }
 
@@ -120,6 +121,8 @@ def _show_preset(preset: Preset, as_json: bool) -> None:
     say(text.inert(preset.why))
     if preset.guide:
         say(f"Rests on {text.inert(preset.guide)}.")
+    if preset.differs:
+        say(f"Unlike there: {text.inert(preset.differs)}")
     rows = [
         (path, text.inert(value_text(value))) for path, value in flattened(preset.values).items()
     ]

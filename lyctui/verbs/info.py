@@ -44,7 +44,6 @@ def info_object(path: Path, base: Path | None = None) -> dict[str, Any]:
     from engine.tools.norms import change_norms
 
     info = describe(path)
-    # A network of a family that is not trained here is none the worse for it.
     problems = [] if info.is_network else list(info.problems)
     norms: dict[str, float] = {}
     if info.is_network:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from engine.plan import Plan, arithmetic_line, gather, plan
+from engine.planning.family import how_told
 from lyctui import text
 from lyctui.readers import loading_words
 from lyctui.verbs.flags import Asked
@@ -45,8 +46,13 @@ def plan_lines(made: Plan) -> list[str]:
         for row in made.buckets
     ]
     lines += table(rows, header=("bucket", "pictures", "samples", "batches", "last batch"))
-    lines += ["", f"Device    {made.device.name}: {made.device.reason}", _memory(made)]
-    parts = [f"{name} {text.memory(size)}" for name, size in made.memory.parts.items()]
+    lines += [
+        "",
+        *_base(made),
+        f"Device    {made.device.name}: {made.device.reason}",
+        _memory(made),
+    ]
+    parts = [f"{name} {text.memory(size)}" for name, size in made.memory.parts.items() if size]
     lines.append(f"          {' · '.join(parts)}")
     lines.append("Time      not known before the first steps")
     file_words = "known after loading the model"
@@ -61,15 +67,30 @@ def plan_lines(made: Plan) -> list[str]:
     return lines
 
 
+def _base(made: Plan) -> list[str]:
+    """What the base is, and what told it."""
+    base, wanted = made.base, made.recipe.model.prediction
+    if base is None:
+        return []
+    if base.family is None:
+        return [f"Base      {base.title}"]
+    side = f", made for {base.native_resolution} px" if base.native_resolution else ""
+    chosen = made.filled.origins["model.prediction"].source != "detected"
+    prediction = wanted if wanted != "auto" else base.prediction
+    why = "your choice" if chosen and wanted != "auto" else base.prediction_source
+    return [
+        f"Base      {base.title}, told by {how_told(base)}{side}",
+        f"          predicts {prediction} ({why})",
+    ]
+
+
 def _epochs(made: Plan) -> str:
     steps = set(made.steps_per_epoch)
     each = text.grouped(steps.pop()) if len(steps) == 1 else "see --json"
-    repeats = {each.item.repeats for each in made.placed if not each.item.is_reg}
+    seen = made.exposures
     exposures = ""
-    if len(repeats) == 1:
-        exposures = (
-            f"; {text.grouped(repeats.pop() * len(made.steps_per_epoch))} exposures an image"
-        )
+    if seen is not None and seen[0] == seen[1]:
+        exposures = f"; {text.grouped(seen[0])} exposures an image"
     return f"{text.counted(len(made.steps_per_epoch), 'epoch')}, steps in each: {each}{exposures}"
 
 

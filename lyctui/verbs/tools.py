@@ -22,7 +22,7 @@ def run_tool(work: Callable[[Progress], ToolReport], *, plain: bool, as_json: bo
     """Do the work with progress where a person sees it, then say what was written."""
     with reporting(as_json):
         try:
-            with _progress(plain=plain, as_json=as_json) as progress:
+            with shown_progress(plain=plain, as_json=as_json) as progress:
                 report = work(progress)
         except KeyboardInterrupt:
             tell("Stopped. Nothing was written.")
@@ -36,7 +36,7 @@ def run_tool(work: Callable[[Progress], ToolReport], *, plain: bool, as_json: bo
 
 
 @contextlib.contextmanager
-def _progress(*, plain: bool, as_json: bool) -> Iterator[Progress]:
+def shown_progress(*, plain: bool, as_json: bool) -> Iterator[Progress]:
     """A bar on a terminal, nothing elsewhere."""
     shown = terminal.is_terminal(sys.__stderr__) and not terminal.is_dumb()
     if plain or as_json or not shown:

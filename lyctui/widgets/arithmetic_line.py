@@ -40,12 +40,11 @@ def arithmetic_lines(plan: Plan | None, busy: str, width: int) -> list[Line]:
 
 
 def exposures(plan: Plan) -> str:
-    """How often each picture is seen: repeats x epochs, as a range where folders differ."""
-    repeats = {each.item.repeats for each in plan.placed if not each.item.is_reg}
-    if not repeats:
+    """How often each picture is seen, at all resolutions: as a range where that differs."""
+    seen = plan.exposures
+    if seen is None:
         return ""
-    epochs = plan.recipe.train.epochs
-    low, high = min(repeats) * epochs, max(repeats) * epochs
+    low, high = seen
     number = text.grouped(low) if low == high else f"{text.grouped(low)} to {text.grouped(high)}"
     return f"{number} exposures an image"
 

@@ -120,7 +120,7 @@ def draw(series: LossSeries, width: int, height: int, *, log: bool, ascii_only: 
         return [((f"{'':{LABEL_WIDTH}} the chart begins with the first step", "dim"),)]
     scale = Scale(*limits, rows * dots_y, log=log)
     raw, mean = _dots(columns, scale)
-    plot = _ascii_rows if ascii_only else _braille_rows
+    plot = ascii_rows if ascii_only else braille_rows
     body = plot(raw, mean, rows, across)
     labels = _labels(scale, rows, dots_y)
     tick, line, corner, base = ("+", "|", "+", "-") if ascii_only else ("┤", "│", "└", "─")
@@ -174,12 +174,13 @@ def _labels(scale: Scale, rows: int, dots_y: int) -> dict[int, str]:
     }
 
 
-def _braille_rows(
+def braille_rows(
     raw: Sequence[tuple[int, int] | None],
     mean: Sequence[tuple[int, int] | None],
     rows: int,
     across: int,
 ) -> list[list[Span]]:
+    """Rows of braille: `raw` and `mean` are the rows of dots (from, to) of each column of dots."""
     cells = {
         "raw": [[0] * across for _ in range(rows)],
         "mean": [[0] * across for _ in range(rows)],
@@ -201,12 +202,13 @@ def _braille_rows(
     return drawn
 
 
-def _ascii_rows(
+def ascii_rows(
     raw: Sequence[tuple[int, int] | None],
     mean: Sequence[tuple[int, int] | None],
     rows: int,
     across: int,
 ) -> list[list[Span]]:
+    """The same in ASCII, a column of cells each."""
     grid = [[(" ", "raw")] * across for _ in range(rows)]
     for sign, role, spans in ((".", "raw", raw), ("*", "mean", mean)):
         for x, span in enumerate(spans):

@@ -76,10 +76,18 @@ class PathInput(Input):
         text: str
 
     def __init__(
-        self, value: str, *, want: Want, placeholder: str = "", compact: bool = True
+        self,
+        value: str,
+        *,
+        want: Want,
+        placeholder: str = "",
+        compact: bool = True,
+        suffixes: tuple[str, ...] = (),
     ) -> None:
         super().__init__(value, placeholder=placeholder, compact=compact, select_on_focus=False)
         self.want: Want = want
+        self._suffixes = suffixes
+        """Kinds of file that the picker shows; empty for base models."""
 
     def on_key(self, event: Key) -> None:
         """Tab completes."""
@@ -94,7 +102,7 @@ class PathInput(Input):
 
     def action_browse(self) -> None:
         """Pick it in a list of files."""
-        from lyctui.widgets.file_picker import FilePicker
+        from lyctui.widgets.file_picker import MODELS, FilePicker
 
         def picked(path: Path | None) -> None:
             if path is not None:
@@ -102,4 +110,5 @@ class PathInput(Input):
                 self.cursor_position = len(self.value)
                 self.post_message(self.Chosen(self.value))
 
-        self.app.push_screen(FilePicker(text_path(self.value or "~"), self.want), picked)
+        start, suffixes = text_path(self.value or "~"), self._suffixes or MODELS
+        self.app.push_screen(FilePicker(start, self.want, suffixes), picked)

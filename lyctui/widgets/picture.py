@@ -1,12 +1,19 @@
-"""A picture in half cells: two pixels a cell, one above the other. Works in every terminal with colour."""
+"""A picture in half cells: two pixels a cell, one above the other. Works in every terminal with colour.
+
+`picture_view` makes a widget of a file, in half cells or in the way that was settled at the start.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.segment import Segment
+from rich.segment import Segment, Segments
 from rich.style import Style
+from textual.widget import Widget
+from textual.widgets import Static
+
+from lyctui.pictures import Pictures
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -54,3 +61,21 @@ def _hex(pixel: object) -> str:
     assert isinstance(pixel, tuple)
     red, green, blue = pixel[:3]
     return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def picture_rows(rows: list[list[Segment]]) -> Segments:
+    """Rows of half cells as one renderable, each with its end of line."""
+    joined = [segment for row in rows for segment in (*row, Segment.line())]
+    return Segments(joined[:-1], new_lines=False)
+
+
+def picture_view(path: Path, columns: int, pictures: Pictures) -> Widget:
+    """A widget that shows a picture file, so many cells wide; raises OSError or ValueError."""
+    rows = half_cells(path, columns)
+    if pictures.widget is None:
+        view: Widget = Static(picture_rows(rows))
+    else:
+        view = pictures.widget(path)
+    view.styles.width = columns
+    view.styles.height = len(rows)
+    return view

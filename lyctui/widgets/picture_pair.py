@@ -84,12 +84,12 @@ class PicturePair(Horizontal):
         for each in self._pictures:
             with Vertical():
                 yield Static(each.title, classes="title", markup=False)
-                picture = Static(Segments(_joined([each]), new_lines=False))
+                picture = Static(Segments(joined([each]), new_lines=False))
                 picture.styles.width = each.columns
                 yield picture
 
 
-def _joined(pictures: Sequence[Shown]) -> list[Segment]:
+def joined(pictures: Sequence[Shown]) -> list[Segment]:
     """The pictures' rows beside each other, each row with its end of line."""
     segments: list[Segment] = []
     for row in range(max(len(each.rows) for each in pictures)):
@@ -111,4 +111,4 @@ def print_pair(pictures: Sequence[Shown]) -> None:
     console = Console(highlight=False, markup=False)
     titles = (" " * GAP).join(each.title.ljust(each.columns) for each in pictures)
     console.print(titles.rstrip())
-    console.print(Segments(_joined(pictures)), end="")
+    console.print(Segments(joined(pictures)), end="")

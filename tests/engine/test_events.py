@@ -13,6 +13,7 @@ from engine.events import (
     Scored,
     Started,
     StepDone,
+    Validated,
     Warned,
     from_dict,
     to_dict,
@@ -27,6 +28,7 @@ EXAMPLES: list[Event] = [
     Warned("careful"),
     Acknowledged("pause", 3),
     Scored("before", 0.0, 0.98, 1.0, 0.95),
+    Validated(5, 1, 0.25, 0.2),
     Ended("finished", "r", ("a.safetensors",), 10, 0),
     Ended("failed", "r", (), 3, 5, problems=({"what": "memory"},)),
 ]
@@ -95,3 +97,17 @@ def test_pause_end_files_and_samples() -> None:
     assert reducer.apply(Acknowledged("continue")).state == "running"
     done = reducer.apply(Ended("finished", "r", ("x",), 10, 0))
     assert (done.state, done.files) == ("finished", ("x",))
+
+
+def test_measurements_stand_in_the_order_of_their_steps_and_each_once() -> None:
+    reducer = Reducer("r")
+    started = Started("r", 10, (5, 5), 2, 10)
+    values = [Validated(number, 1, 1.0 - number / 10, 0.5) for number in (0, 2, 4)]
+    snapshot = reducer.apply_all([started, *values])
+    assert snapshot.validations == tuple(values)
+    assert snapshot.log[-1] == values[-1]
+    # Resumed after step 2: what was measured later is measured again.
+    snapshot = reducer.apply(Started("r", 10, (5, 5), 2, 10, step=2))
+    assert snapshot.validations == tuple(values[:2])
+    again = Validated(2, 1, 0.8, 0.5)
+    assert reducer.apply(again).validations == (values[0], again)

@@ -15,7 +15,14 @@ from PIL import Image
 from engine.errors import TrainingError
 from engine.models.load import load_model
 from engine.prompts import Prompt
-from engine.sampling import Shot, paint, paint_one, sample_latents, write_picture
+from engine.sampling import (
+    Shot,
+    paint,
+    paint_one,
+    sample_latents,
+    shot_conditioning,
+    write_picture,
+)
 from tests.tiny import write_tiny_sd1
 
 SHOT = Shot("a photo of a cat", "blurry", 128, 96, seed=5, steps=6, guidance=7.5, clip_skip=1)
@@ -34,7 +41,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
     return load_model(write_tiny_sd1(tmp_path_factory.mktemp("tiny") / "a.safetensors", seed=2))
 
 
-def pipeline(model: Any) -> Any:
+def pipeline(model: Any, scheduler: Any = None) -> Any:
+    """The stock pipeline, with DDIM unless another scheduler is given."""
     from diffusers import DDIMScheduler, StableDiffusionPipeline
 
     made = StableDiffusionPipeline(
@@ -42,7 +50,8 @@ def pipeline(model: Any) -> Any:
         text_encoder=model.text_encoder,
         tokenizer=model.tokenizer,
         unet=model.unet,
-        scheduler=DDIMScheduler(
+        scheduler=scheduler
+        or DDIMScheduler(
             beta_start=0.00085,
             beta_end=0.012,
             beta_schedule="scaled_linear",
@@ -60,9 +69,9 @@ def pipeline(model: Any) -> Any:
     return made
 
 
-def of_the_pipeline(model: Any, shot: Shot, output: str) -> Any:
+def of_the_pipeline(model: Any, shot: Shot, output: str, scheduler: Any = None) -> Any:
     """Clip skip goes in as embeddings: the pipeline leaves it out for the negative prompt."""
-    return pipeline(model)(
+    return pipeline(model, scheduler)(
         prompt_embeds=model.encode_text([shot.prompt], shot.clip_skip).text_BTD,
         negative_prompt_embeds=model.encode_text([shot.negative], shot.clip_skip).text_BTD,
         num_inference_steps=shot.steps,
@@ -101,6 +110,28 @@ def test_picture_from_plain_words_equals_the_stock_pipelines(model: Any) -> None
     assert found.size == (128, 96) and np.abs(difference).max() <= 1
 
 
+@torch.no_grad()
+def test_long_prompts_are_read_whole_and_both_to_the_same_length(model: Any) -> None:
+    long = " ".join(["cat"] * 80)
+    windows: list[tuple[int, ...]] = []
+    for shot in (SHOT, replace(SHOT, prompt=long), replace(SHOT, negative=long, max_tokens=225)):
+        conditioning = shot_conditioning(model, shot, guided=True)
+        windows.append(tuple(conditioning.text_BTD.shape[:2]))
+    assert windows == [(2, 77), (2, 152), (2, 227)]
+    ends_elsewhere = replace(SHOT, prompt=f"{long} dog", steps=1)
+    latents = sample_latents(model, replace(ends_elsewhere, prompt=f"{long} bird"))
+    assert not torch.equal(latents, sample_latents(model, ends_elsewhere))
+
+
+@torch.no_grad()
+def test_weights_in_prompts_count(model: Any) -> None:
+    def latents(prompt: str) -> torch.Tensor:
+        return sample_latents(model, replace(SHOT, prompt=prompt, steps=1))
+
+    assert not torch.equal(latents("a (cat:1.4)"), latents("a cat"))
+    assert torch.equal(latents("a (cat:1.0)"), latents("a cat"))
+
+
 def test_a_prompts_own_values_win_and_seeds_count_on(model: Any) -> None:
     prompts = [
         Prompt("a"),
@@ -125,7 +156,7 @@ def test_a_prompts_own_values_win_and_seeds_count_on(model: Any) -> None:
     assert [one["seed"] for one in told] == [2**32 - 1, 7, 1]
     assert [one["negative"] for one in told] == ["all", "n", "all"]
     assert [(one["steps"], one["guidance"]) for one in told] == [(2, 4.0), (1, 1.0), (2, 4.0)]
-    assert {one["sampler"] for one in told} == {"DDIM trailing"}
+    assert {one["sampler"] for one in told} == {"ddim"}
 
 
 def test_a_picture_depends_on_nothing_but_its_own_values(model: Any) -> None:

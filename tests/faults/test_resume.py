@@ -52,7 +52,8 @@ OTHERS: list[dict[str, Any]] = [
 OPTIMIZERS: dict[str, dict[str, Any]] = {
     "adamw": {"optimizer": "adamw", "lr": 1e-3, "te_lr": 5e-4},
     "adamw8bit": {"optimizer": "adamw8bit", "lr": 1e-3, "te_lr": 5e-4},
-    "prodigy": {"optimizer": "prodigy", "lr": 1.0, "te_lr": 1.0},
+    # Stopped after step 2, where its text encoder leaves.
+    "prodigy": {"optimizer": "prodigy", "lr": 1.0, "te_lr": 1.0, "te_stop_percent": 50},
 }
 
 

@@ -14,6 +14,7 @@ from textual.screen import Screen
 from textual.widgets import Button, Footer, Input, Log, OptionList
 
 from engine.errors import Problem, RecipeError
+from engine.events import Validated
 from lyctui.app import LyctuiApp
 from lyctui.monitor import WatchedRun
 from lyctui.screens.help import HelpScreen
@@ -65,9 +66,20 @@ async def test_monitor_shows_the_run(toy_run) -> None:
         assert "/ 400" in shown(app, "#title")
         for lines in app.screen.query(Lines):
             assert all(len(row) <= 80 for row in lines.plain.splitlines())
-        assert not app.screen.query_one("#samples").display
+        assert not app.screen.query_one("#beside").display
         await pilot.press("g")
         assert app.screen.query_one(LossChart).log_scale
+
+
+async def test_measured_losses_have_a_row_of_their_own(toy_run) -> None:
+    run = toy_run(steps=400, seconds=0.01)
+    run.session.emit(Validated(0, 0, 0.2011, 0.2101))
+    app = LyctuiApp(run=run, fps=20)
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, RunScreen))
+        await until(pilot, lambda: "0.2011 held out" in shown(app, "#numbers"))
+        await until(pilot, lambda: app.screen.query_one("#numbers").size.height == 4)
+        assert app.screen.query_one("#middle").size.height >= 5
 
 
 async def test_requests_are_acknowledged_by_events(toy_run) -> None:

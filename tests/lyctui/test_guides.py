@@ -59,7 +59,7 @@ def test_every_text_shows_with_all_numbers_and_without(path):
 def test_names_lead_to_texts():
     assert explain("alpha") == explain("network.alpha")
     assert explain("Batch size") == explain("train.batch_size")
-    assert explain("data.bucket_step") == "", "an expert setting has none"
+    assert explain("data.layout") == "", "an expert setting has none"
     with pytest.raises(UsageError, match=r"Did you mean optim\.lr"):
         find("leraning rate")
 
@@ -93,6 +93,15 @@ def test_what_the_guides_say_and_where_they_err(path, wanted):
 
 CORRECTIONS = {
     # What a guide claims, and the words that set it right.
+    "data.bucket_max": ("001", "ignores both limits"),
+    "data.bucket_step": ("004", "mixes it up"),
+    "data.random_crop": ("004", "crops follow the seed"),
+    "data.workers": ("001", "They do not"),
+    "network.block_size": ("001", "It does not"),
+    "objective.multires_iterations": ("000", "the sizes do not matter"),
+    "optim.optimizer": ("004", "only with its relative steps"),
+    "optim.te_stop_percent": ("004", "does nothing for networks of this kind"),
+    "train.threads": ("004", "training on a GPU does not wait"),
     "data.buckets": ("004", "in truth it is cropped"),
     "data.cache_latents": ("001", "neither uses GPU memory"),
     "data.folder": ("001", "calls WebP files unusable; they are not"),
@@ -139,6 +148,7 @@ def test_numbers_of_a_plan(planned):
         - set(numbers)
         - {"exposures", "effective_batch", "factor", "file_size"}
         - {"block_size", "constraint", "min_rank"}  # of other algorithms
+        - {"ema_span", "up_lr", "te_stop_step", "te2_lr"}  # of what is not used here
     )
     assert missing == set(), "a plan knows every number that the texts use"
     for path in guides():
@@ -176,3 +186,73 @@ def planned(tmp_path, monkeypatch):
     )
     assert isinstance(recipe, Recipe)
     return plan(recipe, gather(recipe, hardware=read_hardware()))
+
+
+def numbers_of(*, steps: int = 300, **sections: dict[str, object]) -> dict[str, str]:
+    """Numbers of a run whose pictures are not known, as far as they follow from steps and answers."""
+    from dataclasses import replace
+
+    from engine.hardware import Hardware
+    from engine.plan import Facts, plan
+    from engine.settings.check import parse
+    from lyctui.guides import run_numbers
+
+    facts = Facts(Hardware((), 2, 2**34, 2**33), drawn_seed=1)
+    return run_numbers(replace(plan(parse(sections), facts), steps=steps))
+
+
+@pytest.mark.parametrize(
+    ("sections", "name", "value"),
+    [
+        ({"optim": {"te_stop_percent": 40.5}}, "te_stop_step", "122"),
+        ({"optim": {"te_stop_percent": 40.0, "te_lr": 0.0}}, "te_stop_step", None),
+        ({"optim": {"lr": 1e-4, "loraplus_ratio": 16.0}}, "up_lr", "1.6e-3"),
+        ({"schedule": {"cycles": 3, "warmup_steps": 30}}, "cycle_steps", "90"),
+        ({"schedule": {"warmup_percent": 5.0}}, "warmup_steps", "15"),
+        ({"schedule": {"warmup_steps": 900}}, "warmup_steps", "300"),
+        ({"schedule": {"decay_percent": 25.0}}, "decay_steps", "75"),
+        ({"schedule": {"min_lr_ratio": 0.05}, "optim": {"lr": 2e-4}}, "lowest_lr", "1e-5"),
+        ({"train": {"ema_decay": 0.9}}, "ema_span", "10"),
+        ({"train": {"ema_decay": 0.999}}, "ema_span", "34"),
+        ({"objective": {"min_timestep": 200, "max_timestep": 700}}, "timesteps", "500"),
+        ({"data": {"resolution": [768, 512]}}, "latent_size", "96×64"),
+        ({"network": {"algorithm": "locon", "conv_rank": 16, "conv_alpha": 1.0}}, "conv_scale", "0.0625"),
+    ],
+)  # fmt: skip
+def test_numbers_that_follow_from_several_answers(sections, name, value):
+    assert numbers_of(**sections).get(name) == value
+
+
+def test_held_out_pictures_are_counted(planned):
+    from engine.plan import gather, plan
+    from lyctui.guides import run_numbers
+
+    data = planned.recipe.data.model_copy(update={"validation": 0.34})
+    recipe = planned.recipe.model_copy(update={"data": data})
+    numbers = run_numbers(plan(recipe, gather(recipe)))
+    assert (numbers["images"], numbers["held_out"]) == ("2", "1")
+    assert "2 pictures are trained, 1 held out" in explain("data.validation", numbers)
+    assert run_numbers(planned)["held_out"] == "0"
+
+
+def test_caches_are_told_in_bytes(planned):
+
+    from engine.plan import gather
+    from engine.planning.base import base_size
+    from engine.planning.text_cache import text_cache_bytes
+    from lyctui.guides import run_numbers
+
+    # Three training and two regularisation pictures at 512 px: mean and deviation, 4 x 64 x 64 fp32.
+    assert planned.sizes.cache_bytes == 5 * 2 * 4 * 64 * 64 * 4
+    assert run_numbers(planned)["cache_size"] == "0.7 MB"
+    recipe = planned.recipe
+    cached = recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update={"cache_text": True}),
+            "model": recipe.model.model_copy(update={"max_tokens": 150}),
+        }
+    )
+    facts = gather(recipe)
+    # Captions: one own, the folder's, the class for regularisation, and the empty one.
+    assert text_cache_bytes(cached, facts, base_size(None)) == 4 * 152 * 768 * 4
+    assert text_cache_bytes(recipe, facts, base_size(None)) == 0

@@ -11,7 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from engine.events import Ended, Reducer, Saved, Scored, Snapshot, Started, Warned, to_dict
+from engine.events import (
+    Ended,
+    Reducer,
+    Saved,
+    Scored,
+    Snapshot,
+    Started,
+    Validated,
+    Warned,
+    to_dict,
+)
 from engine.runs import Lock, RunFolder
 from lyctui import outcome, report, text
 from lyctui.capture import Output, write_all
@@ -46,6 +56,22 @@ def test_monitor_lines_read_as_the_wireframe(toy):
     assert "1.06 s" in numbers[1]
     assert "1.0 GiB" in numbers[1]
     assert all(text.cells(each) <= 78 for each in numbers)
+
+
+def test_measured_losses_stand_in_the_panel_and_the_log(toy, tmp_path):
+    reducer = Reducer("vexilo_v1")
+    reducer.apply(Started("vexilo_v1", 1920, (192,) * 10, 4, 192))
+    assert len(report.number_lines(reducer.snapshot)) == 3
+    values = [(0, 0.2011, 0.2101), (192, 0.18402, 0.17), (1920, 0.19112, 0.11)]
+    events = [Validated(step, step // 192, held_out, own) for step, held_out, own in values]
+    reducer.apply_all(events)
+    numbers = [report.plain(each) for each in report.number_lines(reducer.snapshot)]
+    row = "Fixed 0.1911 held out 0.1100 trained Lowest 0.1840 held out step 192"
+    assert " ".join(numbers[3].split()) == row
+    assert text.cells(numbers[3]) <= 78
+    lines = [report.plain(report.event_line(event, tmp_path, SIGNS)) for event in events]
+    assert lines[0] == "measured before training: loss 0.2011 held out, 0.2101 trained"
+    assert lines[2] == "measured after step 1 920: loss 0.1911 held out, 0.1100 trained"
 
 
 def test_gauge_is_full_only_at_the_end(toy):

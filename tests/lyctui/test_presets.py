@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from engine.errors import RecipeError, UsageError
 from engine.settings.check import parse
 from engine.settings.walk import setting
-from lyctui.presets import broken_presets, list_presets, load_preset
+from lyctui.presets import GUIDES, broken_presets, list_presets, load_preset
 
 GOALS = {"character", "person", "style", "concept", "multi-concept", "low-vram", "quick-look"}
 NAMED_ANYWAY = {"network.algorithm"}
@@ -48,6 +50,65 @@ def test_prodigy_fits_over_every_preset(name):
     """A preset must not fix a rate that only AdamW can use."""
     values = load_preset(name).values
     assert parse({**values, "optim": {**values.get("optim", {}), "optimizer": "prodigy"}})
+
+
+RECIPES = {preset.name: preset for preset in list_presets() if preset.group == GUIDES}
+NUMBERS = {
+    # What the guides' texts say, word by word; see each preset's `differs` for the rest.
+    "photo-locon": {
+        "network.algorithm": "locon", "network.rank": 8, "network.alpha": 4,
+        "network.conv_rank": 4, "network.conv_alpha": 4, "optim.optimizer": "adamw",
+        "optim.te_lr": 1e-4, "objective.multires_iterations": 10,
+        "objective.multires_discount": 0.1, "train.epochs": 4, "train.batch_size": 3,
+        "train.accumulation": 12, "data.captions": False, "data.repeats": 30,
+    },
+    "self-tuning": {
+        "optim.optimizer": "prodigy", "optim.lr": 1.0, "optim.weight_decay": 0.1,
+        "optim.betas": [0.9, 0.99], "network.rank": 32, "network.alpha": 1,
+        "data.resolution": [768, 768], "objective.debiased": True, "train.batch_size": 1,
+    },
+    "high-alpha": {
+        "network.rank": 64, "network.alpha": 512, "optim.optimizer": "adamw", "optim.lr": 1e-4,
+        "optim.te_lr": 5e-5, "optim.weight_decay": 0.1, "optim.betas": [0.9, 0.99],
+        "network.dropout": 0.1, "schedule.scheduler": "cosine_with_restarts",
+        "schedule.cycles": 3, "objective.debiased": True,
+    },
+    "style-locon": {
+        "network.algorithm": "locon", "network.targets": "full", "network.rank": 32,
+        "network.alpha": 16, "network.conv_rank": 16, "network.conv_alpha": 1, "train.epochs": 35,
+    },
+    "style-glora": {"network.algorithm": "glora", "train.epochs": 35},
+    "style-ia3": {"network.algorithm": "ia3", "optim.lr": 5e-3, "train.epochs": 35},
+    "character-8gb": {
+        "data.resolution": [512, 512], "network.rank": 32, "network.alpha": 16,
+        "optim.lr": 1e-4, "optim.te_lr": 5e-5, "train.checkpointing": True,
+    },
+    "character-12gb": {
+        "data.resolution": [576, 576], "network.rank": 64, "network.alpha": 32,
+        "optim.lr": 1e-4, "optim.te_lr": 5e-5, "train.batch_size": 4,
+    },
+    "finest-detail": {"network.algorithm": "lokr", "network.rank": "full", "network.factor": 4},
+    "native": {"network.algorithm": "full"},
+}  # fmt: skip
+
+
+def test_every_recipe_of_a_guide_has_its_numbers_here():
+    assert set(RECIPES) == set(NUMBERS)
+
+
+@pytest.mark.parametrize("name", sorted(NUMBERS))
+def test_a_recipe_has_the_numbers_of_its_guide_and_says_where_it_differs(name):
+    preset = RECIPES[name]
+    assert {path: preset.flat.get(path) for path in NUMBERS[name]} == NUMBERS[name]
+    assert re.match(r"guides? 00[0-4]", preset.guide) and len(preset.differs.split()) >= 15
+    assert preset.purpose and set(preset.purpose) <= GOALS | {"clothing", "detail"}
+    usual = [path for path, value in preset.flat.items() if value == setting(path).default]
+    assert set(usual) <= NAMED_ANYWAY, "only what differs"
+
+
+def test_the_scale_of_the_experiment_is_the_root_of_the_rank():
+    network = parse(load_preset("high-alpha").values).network
+    assert network.alpha / network.rank == pytest.approx(network.rank**0.5)
 
 
 def exposures(name: str) -> int:

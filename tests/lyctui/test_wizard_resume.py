@@ -77,13 +77,13 @@ def test_what_the_machine_lines_say(tmp_path: Path) -> None:
 
 
 def test_the_menu_offers_only_what_there_is(tmp_path: Path) -> None:
-    assert [row.key for row in menu_rows(Shelf())] == ["new", "file", "tools", "demo"]
+    assert [row.key for row in menu_rows(Shelf())] == ["new", "file", "tools", "demo", "import"]
     make_run(tmp_path / "runs", "style-02", ended="stopped")
     draft = Draft(page="network")
     draft.set("data.trigger", "vexilo")
     draft.save()
     rows = {row.key: row.note for row in menu_rows(read_shelf())}
-    assert list(rows) == ["new", "drafts", "resume", "file", "tools", "demo"]
+    assert list(rows) == ["new", "drafts", "resume", "file", "tools", "demo", "import"]
     assert "“vexilo”, network page" in rows["drafts"]
     assert rows["resume"] == "style-02 stopped, step 812 of 2 000"
 
@@ -91,7 +91,7 @@ def test_the_menu_offers_only_what_there_is(tmp_path: Path) -> None:
 async def test_the_demo_is_one_key(tmp_path: Path) -> None:
     app = App(WelcomeScreen)
     async with app.run_test(size=(80, 24)) as pilot:
-        await until(pilot, lambda: len(app.screen.query_one(Menu).rows) == 4)
+        await until(pilot, lambda: len(app.screen.query_one(Menu).rows) == 5)
         await pilot.press("4")
         await until(pilot, lambda: app.asked)
     assert app.asked == [("demo",)]

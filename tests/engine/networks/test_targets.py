@@ -42,7 +42,7 @@ def counts(targets: str, family: str, *, norms: bool) -> dict[str, int]:
     wanted = {
         "sd1": {"unet": classic[norms], "te": clip_l},
         "sd2": {"unet": classic[norms], "te": vit_h},
-        "sdxl": {"unet": xl[norms], "te1": clip_l, "te2": big_g},
+        "sdxl": {"unet": xl[norms], "te": clip_l, "te2": big_g},
     }[family]
     return {component: count for component, count in wanted.items() if count}
 
@@ -85,7 +85,7 @@ def models() -> dict[str, dict[str, nn.Module]]:
             },
             "sdxl": {
                 "unet": UNet2DConditionModel(**xl_unet),
-                "te1": CLIPTextModel(CLIPTextConfig(**clip_l)),
+                "te": CLIPTextModel(CLIPTextConfig(**clip_l)),
                 "te2": CLIPTextModelWithProjection(
                     CLIPTextConfig(**big_g, num_hidden_layers=32, projection_dim=1280)
                 ),

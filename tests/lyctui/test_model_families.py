@@ -1,0 +1,147 @@
+"""The model page and `plan` on bases of all families: what they are, how it was told, what is asked."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+
+import lyctui.app
+from engine.models.architecture import full_size
+from engine.models.detect import ModelFacts
+from engine.plan import Facts, plan
+from engine.settings.check import parse
+from lyctui.app import LyctuiApp
+from lyctui.draft import Draft
+from lyctui.plain_wizard import Talk, _prediction
+from lyctui.report import plain
+from lyctui.screens.model import ModelPage, model_lines
+from lyctui.screens.pages import make_page
+from lyctui.verbs.plan import plan_lines
+from lyctui.widgets.lines import Lines
+from tests.lyctui.wizard_parts import NO_GPU, field, settled, until
+from tests.tiny_families import write_tiny
+
+MARK = 'the marker tensor "v_pred" in the file'
+DOUBT = "some relatives of SDXL predict v, and this file does not tell"
+ASSUMED = f"assumed epsilon; {DOUBT}"
+
+
+class App(LyctuiApp):
+    CSS_PATH = Path(lyctui.app.__file__).parent / "styles" / "app.tcss"
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("lyctui.wizard.Wizard.warm_up", lambda self: None)
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("bases")
+    return {
+        "untold": write_tiny(folder / "xl.safetensors", "sdxl"),
+        "marked": write_tiny(folder / "v.safetensors", "sdxl", prediction="v"),
+    }
+
+
+def draft_of(base: Path) -> Draft:
+    draft = Draft()
+    draft.set("model.path", base)
+    return draft
+
+
+def model_of(family: str, prediction: str, source: str) -> ModelFacts:
+    return ModelFacts(
+        Path("base.safetensors"),
+        "single",
+        6_900_000_000,
+        family=family,  # type: ignore[arg-type]
+        prediction=prediction,  # type: ignore[arg-type]
+        prediction_source=source,
+        dtype="F16",
+        architecture=full_size(family),
+    )
+
+
+async def test_the_prediction_type_is_asked_where_the_file_does_not_tell(
+    bases: dict[str, Path],
+) -> None:
+    wizard = settled(draft_of(bases["untold"]))
+    app = App(lambda: make_page("model", wizard))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, ModelPage))
+        await until(pilot, lambda: app.screen.query("#detected") and wizard.model is not None)
+        await until(pilot, lambda: "XL" in app.screen.query_one("#detected", Lines).plain)
+        shown = " ".join(app.screen.query_one("#detected", Lines).plain.split())
+        assert "told by the names of its tensors" in shown
+        assert "does not tell" in shown and "is assumed" in shown
+        assert field(pilot, "model.prediction").display
+        wizard.set("model.prediction", "v")
+        assert wizard.page_problems("model") == ()
+
+
+async def test_a_contradiction_stands_beside_its_field(bases: dict[str, Path]) -> None:
+    draft = draft_of(bases["marked"])
+    draft.set("model.prediction", "epsilon")
+    wizard = settled(draft)
+    (problem,) = wizard.page_problems("model")
+    assert (problem.path, MARK in problem.what) == ("model.prediction", True)
+
+    told = settled(draft_of(bases["marked"]))
+    app = App(lambda: make_page("model", told))
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, ModelPage))
+        paths = [one.path for one in app.screen.open_fields()]  # type: ignore[attr-defined]
+        assert "model.prediction" not in paths, "the file tells"
+
+
+def test_a_family_that_is_not_the_files_is_refused(bases: dict[str, Path]) -> None:
+    draft = draft_of(bases["untold"])
+    draft.set("model.family", "sd1")
+    (problem,) = settled(draft).page_problems("model")
+    assert problem.path == "model.family"
+    assert "Stable Diffusion XL, not Stable Diffusion 1" in problem.what
+
+
+@pytest.mark.parametrize(
+    ("family", "prediction", "source", "words"),
+    [
+        ("sd1", "epsilon", "usual for Stable Diffusion 1", "prediction: epsilon (usual for"),
+        ("sd2", "epsilon", "assumed epsilon; the 768 models predict v", "the 768 models predict v"),
+        ("sdxl", "v", MARK, f"prediction: v ({MARK})"),
+    ],
+)
+def test_a_model_is_told_in_lines(family: str, prediction: str, source: str, words: str) -> None:
+    lines = [plain(line) for line in model_lines(model_of(family, prediction, source), "+", "!")]
+    assert any(words in line for line in lines)
+    assert any("told by the names of its tensors" in line for line in lines)
+    assert any(line.startswith("! ") for line in lines) == source.startswith("assumed")
+
+
+def test_the_plan_tells_the_base_and_asks_what_it_predicts() -> None:
+    facts = Facts(hardware=NO_GPU, model=model_of("sdxl", "epsilon", ASSUMED), drawn_seed=1)
+    made = plan(parse({}), facts)
+    lines = plan_lines(made)
+    assert "Base      Stable Diffusion XL, told by the names of its tensors, made for 1024 px" in lines
+    assert f"          predicts epsilon ({ASSUMED})" in lines
+    assert any(line.startswith("! What the base predicts is assumed") for line in lines)
+    base = made.to_dict()["base"]
+    assert (base["family"], base["prediction_assumed"]) == ("sdxl", True)
+
+    answered = plan_lines(plan(parse({"model": {"prediction": "v"}}), facts))
+    assert "          predicts v (your choice)" in answered
+    assert not any("What the base predicts" in line for line in answered)
+
+
+def test_the_plain_wizard_asks_too(bases: dict[str, Path]) -> None:
+    asked = {}
+    for name, path in bases.items():
+        wizard = settled(draft_of(path))
+        talk = Talk(io.StringIO("v\n"), io.StringIO())
+        _prediction(talk, wizard)
+        asked[name] = "Prediction type" in talk.stdout.getvalue()  # type: ignore[attr-defined]
+        assert wizard.draft.value("model.prediction") == ("v" if name == "untold" else None)
+    assert asked == {"untold": True, "marked": False}
