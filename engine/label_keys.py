@@ -226,7 +226,6 @@ def _is_plain_lora(network: Network) -> bool:
     return network.algorithm == "lora" and not (any(beyond) or dora or network.overrides)
 
 
-
 def _network_args(recipe: Recipe) -> dict[str, str]:
     """Options of the network beyond rank and alpha, by the names of LyCORIS."""
     network = recipe.network

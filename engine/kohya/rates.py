@@ -17,6 +17,7 @@ SCHEDULERS = (
     "cosine_with_min_lr", "polynomial", "piecewise_constant", "inverse_sqrt",
     "warmup_stable_decay", "adafactor",
 )  # fmt: skip
+WARMUPS = ("warmup_percent", "warmup_steps")
 FACTORED = frozenset({"adafactor"})
 
 
@@ -201,6 +202,9 @@ def schedule(work: Work) -> None:
         work.unsupported("lr_scheduler_type", note)
     _rules(work, name, bool(own))
     _warmup(work)
+    if name == "constant" and any(work.values.get(f"schedule.{key}") for key in WARMUPS):
+        words = "kohya refuses it for constant; here the rate rises first"
+        work.extra.append(Row("warmup", "", "translated", ("schedule.scheduler",), words))
     _decay(work)
 
 

@@ -20,9 +20,9 @@ from engine.models.sd1 import Sd1
 from engine.models.sd2 import Sd2
 from engine.models.sdxl import Sdxl
 from engine.models.source import Source, open_source, open_vae
-from engine.models.stable_diffusion import Parts
+from engine.models.stable_diffusion import Parts, StableDiffusion
 
-FAMILIES: dict[str, Any] = {"sd1": Sd1, "sd2": Sd2, "sdxl": Sdxl}
+FAMILIES: dict[str, type[StableDiffusion]] = {"sd1": Sd1, "sd2": Sd2, "sdxl": Sdxl}
 """The class of each family; what its parts are called and built of is the same for all of them."""
 
 

@@ -52,7 +52,7 @@ class Parts:
 class StableDiffusion:
     """A frozen base model; the parts stay in evaluation mode whatever is trained."""
 
-    family: ClassVar[str]
+    family: str
     pad_token: ClassVar[str] = END
     """What the tokenizer of the first text encoder fills captions up with."""
 

@@ -284,4 +284,7 @@ def _optimizer(doubted: Doubted) -> list[str]:
 def _leaving(doubted: Doubted) -> list[str]:
     if not doubted.recipe.run.wandb:
         return []
-    return ["run.wandb sends this run's numbers to Weights & Biases, off this machine."]
+    return [
+        "run.wandb sends this run's numbers, preview pictures and recipe to Weights & Biases, off"
+        " this machine."
+    ]

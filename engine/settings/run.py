@@ -32,7 +32,7 @@ class Run(Section):
     tensorboard: Annotated[bool, Ask("TensorBoard log", "advanced")] = False
     """Also write TensorBoard's files, in the run's folder."""
     wandb: Annotated[bool, Ask("WandB log", "advanced")] = False
-    """Also send the numbers to Weights & Biases: the only thing that leaves this machine."""
+    """Send numbers and previews to Weights & Biases too: the only thing that leaves this machine."""
     wandb_project: Annotated[str, Ask("WandB project", "expert")] = "lyctui"
     """Project that wandb writes to; its key comes from the environment and is never stored."""
     deterministic: Annotated[bool, Ask("Bit-exact on the GPU", "expert")] = False

@@ -29,10 +29,7 @@ class Sample(Section):
     """Pictures made while training, to judge it by."""
 
     prompts: Annotated[tuple[str, ...], Ask("Prompts", kind="lines")] = ()
-    """One prompt a line; flags at its end set size, seed, steps, guidance: --w --h --d --s --l --n --ss.
-
-    A run keeps them in samples/prompts.txt and reads that file before each set of pictures.
-    """
+    """One prompt a line; flags at its end set size, seed, steps, guidance; editable while it runs."""
     prompts_file: Annotated[
         Path | None, Ask("Prompts from a file", "advanced", kind="file", blank="none")
     ] = None

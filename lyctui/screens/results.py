@@ -257,8 +257,10 @@ def _pictures(snapshot: Snapshot, folder: Path) -> list[Line]:
     compared = [folder / name for name in ("before.png", "after.png")]
     found = [path for path in compared if path.is_file()]
     if snapshot.samples:
-        last = snapshot.samples[-1].paths[:MOST_PICTURES]
-        found.extend(report.located(path, folder) for path in last)
+        newest = snapshot.samples[-1]
+        found.extend(report.located(path, folder) for path in newest.paths[:MOST_PICTURES])
+        grid = folder / "samples" / f"{newest.step:06d}.png"
+        found += [grid] if grid.is_file() else []
     if not found:
         return []
     return [

@@ -22,6 +22,7 @@ from lyctui.report import Line
 from lyctui.screens.ended import ending_screen
 from lyctui.screens.log import LogScreen, TextScreen
 from lyctui.screens.pictures import samples_screen
+from lyctui.screens.prompts import PromptsScreen
 from lyctui.widgets.chart import LossChart
 from lyctui.widgets.lines import Lines
 from lyctui.widgets.picture_row import PictureRow
@@ -45,7 +46,7 @@ VRAM is what this run holds now, of what the card has, and the most it ever held
 
 Left is a range while the pace is uncertain; its ends meet as steps become regular.
 
-Requests are taken at the end of a step; the log says when.
+Requests are taken at the end of a step; the log says when. t changes the prompts of the samples.
 """
 
 
@@ -82,6 +83,9 @@ class RunScreen(Screen[None]):
         Binding("f1", "app.help", "help", id="run.help", key_display="F1"),
         Binding(
             "v", "samples", "samples", id="run.samples", show=False, tooltip="Show the samples"
+        ),
+        Binding(
+            "t", "prompts", "prompts", id="run.prompts", show=False, tooltip="Change the prompts"
         ),
         Binding("e", "events", "events", id="run.events", show=False, tooltip="List all events"),
         Binding("h", "pause", "pause", id="run.hold", show=False, tooltip="Pause or go on"),
@@ -275,6 +279,13 @@ class RunScreen(Screen[None]):
         """The newest sample pictures, and every one's path."""
         snapshot, pictures = self._run.snapshot(), self._host.pictures
         self.app.push_screen(samples_screen(snapshot, self._run.folder, pictures))
+
+    def action_prompts(self) -> None:
+        """The prompts of the coming pictures, to be changed."""
+        if self._run.read_only:
+            self.notify(self._run.read_only, severity="warning", markup=False)
+            return
+        self.app.push_screen(PromptsScreen(self._run.folder))
 
     def _list(self, title: str, lines: list[str], where: Path) -> None:
         self.app.push_screen(TextScreen(title, lines, where=where))

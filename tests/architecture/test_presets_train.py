@@ -37,12 +37,13 @@ def recipe_values(name: str, place: Path) -> dict[str, Any]:
         "model": {"path": str(place / "tiny.safetensors")},
         "data": {
             "folder": str(place / "pictures"),
-            "resolution": [128, 128],
+            "resolution": [64, 64],
             "bucket_min": 64,
-            "bucket_max": 256,
+            "bucket_max": 128,
             "workers": 0,
         },
         "train": {"max_steps": 2, "device": "cpu", "threads": 1, "seed": 1},
+        "save": {"every_epochs": 0},
         "sample": {"at_start": False, "every_epochs": 0, "prompts": []},
         "run": {"name": name, "folder": str(place / "runs")},
     }

@@ -26,7 +26,7 @@ setting is missing; write this page anew with `python -m tests.architecture.test
 |---|---|---|
 """
 
-TODO: frozenset[str] = frozenset({"sample.prompts_file"})
+TODO: frozenset[str] = frozenset()
 """Settings whose test has not been written yet."""
 PROVEN: dict[str, dict[str, str]] = {
     "engine/data/test_buckets.py": {
@@ -226,15 +226,15 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_torch_computes_with_as_many_threads_as_are_set": "train.threads",
         "test_only_exact_kernels_are_used_where_that_is_asked_for": "run.deterministic",
     },
-    "engine/test_samplers.py": {
-        "test_every_sampler_gives_finite_pictures_of_its_own": "sample.sampler",
-    },
-    "engine/test_sampling.py": {
-        "test_a_prompts_own_values_win_and_seeds_count_on": (
-            "sample.negative sample.steps sample.guidance sample.width sample.height sample.seed"
+    "engine/test_previews.py": {
+        "test_pictures_are_made_as_the_recipe_says": (
+            "sample.prompts_file sample.sampler sample.negative sample.steps sample.guidance"
         ),
     },
     "engine/test_saving.py": {
+        "test_pictures_have_the_size_and_the_seed_that_are_set": (
+            "sample.width sample.height sample.seed"
+        ),
         "test_pictures_before_the_start_and_by_steps": "sample.at_start sample.every_steps",
         "test_pictures_by_minutes": "sample.every_minutes",
         "test_files_by_epochs_and_by_minutes": "save.every_epochs save.every_minutes",

@@ -16,7 +16,7 @@ from engine.events import Event, Sampled, Saved, Started, StepDone, Validated, W
 from engine.loggers import CSV_NAME, Loggers, open_loggers, require_loggers
 from engine.runs import RunFolder
 from engine.settings.run import Run
-from tests.small_run import small_recipe
+from tests.small_run import draw_pictures, small_recipe
 
 
 def started(step: int = 0) -> Started:
@@ -163,10 +163,12 @@ def test_wandb_without_a_key_is_refused_instead_of_asking(
 def test_a_run_writes_the_logs_it_was_asked_for(tmp_path: Path) -> None:
     from engine.session import Session, create_run
 
+    draw_pictures(tmp_path / "pictures" / "1_vexilo emblem", 2)
     recipe = small_recipe(
         tmp_path,
         run={"csv": True},
-        train={"max_steps": 2},
+        train={"epochs": 1, "batch_size": 1},
+        data={"resolution": [64, 64]},
         network={"algorithm": "lora", "rank": 1, "targets": "unet-transformer-only"},
     )
     session = Session(recipe, create_run(recipe), cache=tmp_path / "cache")

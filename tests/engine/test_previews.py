@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-import engine.previews as previews_module
 from engine.checkpoint.state import Place
 from engine.conduct import _preview_defaults, _prompts
 from engine.errors import RecipeError
@@ -90,7 +89,7 @@ def test_prompts_can_be_changed_while_it_runs(run_of: Any) -> None:
     assert sampled.prompts == ("a bird", "a dog")
     with Image.open(sampled.paths[0]) as picture:
         assert picture.size == (128, 64)
-        assert "Sampler: Euler trailing" in picture.text["parameters"]
+        assert "Sampler: Euler trailing" in picture.text["parameters"]  # type: ignore[attr-defined]
     run.file.write_text("a fish --q 1\nx --w 3")
     assert run.make(2).prompts == ("a bird", "a dog")
     (warning,) = run.warnings()
@@ -142,7 +141,7 @@ def test_what_does_not_fit_or_is_no_picture_is_left_out(
         width = latents.shape[-1] * 8
         if width == 128:
             raise torch.OutOfMemoryError("out of memory")
-        pixels = decode(model, latents)
+        pixels: torch.Tensor = decode(model, latents)
         return pixels / 0 if width == 72 else pixels
 
     monkeypatch.setattr(model, "decode_latents", decoded)
@@ -163,7 +162,7 @@ def test_without_prompts_a_request_says_where_to_write_some(run_of: Any) -> None
 
 def test_every_so_many_minutes(run_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(previews_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("engine.previews.time.monotonic", lambda: now[0])
     run = run_of(["a cat"], every_epochs=0, every_minutes=2.0)
     place = Place(step=5, epoch=1, epoch_step=5)
 

@@ -65,7 +65,9 @@ def test_lines_and_file_are_added_up_and_their_mistakes_too(tmp_path: Path) -> N
     file.write_text(json.dumps(wrong))
     with pytest.raises(RecipeError) as error:
         all_prompts(["x --q 1"], file)
-    told = [(problem.where.removeprefix(str(file)), problem.what) for problem in error.value.problems]
+    told = [
+        (problem.where.removeprefix(str(file)), problem.what) for problem in error.value.problems
+    ]
     assert [place for place, _ in told] == [
         "sample.prompts, line 1, column 3",
         ", prompt 1",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from engine.events import Event, Sampled, Saved
@@ -72,7 +73,7 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Run:
         },
         sample={
             "prompts": ["a circle --s 1"], "at_start": True, "every_epochs": 0, "every_steps": 4,
-            "width": 64, "height": 64,
+            "width": 64, "height": 72, "seed": 41,
         },
     )  # fmt: skip
 
@@ -144,3 +145,11 @@ def test_pictures_before_the_start_and_by_steps(full: Run) -> None:
 
 def test_pictures_by_minutes(plain: Run) -> None:
     assert plain.sampled == [1, 2, 3, 4, 5, 6]
+
+
+def test_pictures_have_the_size_and_the_seed_that_are_set(full: Run) -> None:
+    paths = [path for one in full.events if isinstance(one, Sampled) for path in one.paths]
+    assert paths and all("41" in Path(path).stem for path in paths)
+    for path in paths:
+        with Image.open(path) as picture:
+            assert picture.size == (64, 72)

@@ -59,7 +59,7 @@ def test_every_text_shows_with_all_numbers_and_without(path):
 def test_names_lead_to_texts():
     assert explain("alpha") == explain("network.alpha")
     assert explain("Batch size") == explain("train.batch_size")
-    assert explain("data.layout") == "", "an expert setting has none"
+    assert explain("data.suffix") == "", "an expert setting has none"
     with pytest.raises(UsageError, match=r"Did you mean optim\.lr"):
         find("leraning rate")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ import pytest
 from engine.hardware import Hardware
 from engine.plan import Facts, Plan, plan
 from engine.settings.check import parse
+from lyctui.fields import form_field
+from lyctui.screens.training import TrainingPage
 from lyctui.widgets.rate_curve import ROWS, rate_lines
+from tests.lyctui.wizard_parts import filled_draft, pictures, settled
 
 
 def planned(steps: int = 300, **sections: dict[str, Any]) -> Plan:
@@ -69,3 +73,16 @@ def test_every_line_fits_and_braille_is_used_where_it_can_be():
     texts = ["".join(part for part, _ in line) for line in lines]
     assert max(map(len, texts)) <= 64
     assert any(0x2800 < ord(sign) < 0x2900 for sign in texts[0])
+
+
+def test_a_field_without_effect_says_why_and_is_quiet_once_it_has_one(
+    base: Path, tmp_path: Path
+) -> None:
+    wizard = settled(filled_draft(base, pictures(tmp_path / "pictures")))
+    page = TrainingPage(wizard)
+    cycles = form_field("schedule.cycles")
+    assert page.look(cycles).note.startswith("no effect: it belongs to the schedule cosine_with")
+    assert "It has no effect now: it belongs" in page.short_help(cycles)
+    wizard.set("schedule.scheduler", "cosine_with_restarts")
+    assert wizard.settle()
+    assert "no effect" not in page.look(cycles).note + page.short_help(cycles)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.errors import EnvironmentFault
 from engine.models.attention import set_unet_attention
-from engine.models.family import BaseModel, Conditioning, Hole
+from engine.models.family import Conditioning, Hole
 from engine.models.load import load_model
 from tests.engine.models.stock import SEED, painted_by_us, stock_pipeline
 from tests.tiny_families import FAMILIES, Family, FamilyModules, family_modules, write_tiny
@@ -132,13 +132,12 @@ def test_weights_multiply_the_states_of_their_tokens(family: Family, family_mode
 def test_pictures_are_those_of_the_stock_pipeline(
     family: Family,
     prediction: str,
-    family_files: dict[Family, Path],
     family_models: Models,
     family_originals: Originals,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = family_models[family]
-    if prediction == "v":
-        model = load_model(family_files[family], prediction="v")
+    monkeypatch.setattr(model, "prediction", prediction)
     pipeline = stock_pipeline(family_originals[family], prediction=prediction)
     noise = drawn(1, 4, 16, 16)
     found = painted_by_us(model, CAPTIONS[0], "ugly", noise, steps=2, guidance=4.0)
@@ -379,7 +378,7 @@ def test_all_parts_move_and_parked_ones_are_used_again(family_files: dict[Family
 
 
 def test_components_and_names_in_metadata(
-    family_models: Models, family_files: dict[Family, Path]
+    family_models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert {f: tuple(m.components()) for f, m in family_models.items()} == {
         "sd1": ("unet", "te"),
@@ -392,5 +391,11 @@ def test_components_and_names_in_metadata(
         "sd2": ("sd_v2", "stable-diffusion-v2-512"),
         "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
     }
-    velocity: BaseModel = load_model(family_files["sd2"], prediction="v")
-    assert (velocity.base_version, velocity.modelspec) == ("sd_v2_v", "stable-diffusion-v2-768-v")
+    for model in family_models.values():
+        monkeypatch.setattr(model, "prediction", "v")
+    told = {f: (m.base_version, m.modelspec) for f, m in family_models.items()}
+    assert told == {
+        "sd1": ("sd_v1_v", "stable-diffusion-v1"),
+        "sd2": ("sd_v2_v", "stable-diffusion-v2-768-v"),
+        "sdxl": ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base"),
+    }

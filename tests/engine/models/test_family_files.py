@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from engine.errors import ModelError
 from engine.models import source
+from engine.models.architecture import family_config
 from engine.models.detect import inspect_model, settle_choice
 from engine.models.family import BaseModel
 from engine.models.headers import Header
@@ -24,7 +25,6 @@ from tests.tiny_families import (
     family_modules,
     model_config,
     write_tiny,
-    write_tiny_folder,
 )
 
 TITLES = {"sd1": "Stable Diffusion 1", "sd2": "Stable Diffusion 2", "sdxl": "Stable Diffusion XL"}
@@ -126,13 +126,21 @@ def test_prediction_is_what_is_marked_else_assumed_and_said(
         assert error.value.problems[0].path == "model.prediction"
 
 
-def test_folders_without_a_scheduler_or_with_v(tmp_path: Path) -> None:
-    for family in FAMILIES[1:]:
-        velocity = inspect_model(write_tiny_folder(tmp_path / family, family, prediction="v"))
-        assert (velocity.prediction, velocity.prediction_assumed) == ("v", False)
-        (tmp_path / family / "scheduler" / "scheduler_config.json").unlink()
-        silent = inspect_model(tmp_path / family)
-        assert (silent.prediction, silent.prediction_assumed) == ("epsilon", True)
+@pytest.mark.parametrize("family", ["sd2", "sdxl"])
+def test_folders_without_a_scheduler_or_with_v(
+    family: Family, tmp_path: Path, family_folders: Files
+) -> None:
+    for part in family_folders[family].iterdir():
+        if part.name != "scheduler":
+            (tmp_path / part.name).symlink_to(part)
+    silent = inspect_model(tmp_path)
+    assert (silent.prediction, silent.prediction_assumed) == ("epsilon", True)
+    (tmp_path / "scheduler").mkdir()
+    told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    (tmp_path / "scheduler" / "scheduler_config.json").write_text(json.dumps(told))
+    velocity = inspect_model(tmp_path)
+    assert (velocity.prediction, velocity.prediction_assumed) == ("v", False)
+    assert velocity.zero_terminal_snr
 
 
 def test_zero_terminal_snr_is_read_where_it_is_marked(tmp_path: Path, family_files: Files) -> None:
@@ -374,11 +382,11 @@ def test_another_vae_takes_the_place_of_the_own(
     assert model.te_hash == family_models[family].te_hash
 
 
-def test_a_vae_folder_of_another_family_is_refused(tmp_path: Path, family_files: Files) -> None:
+def test_a_vae_folder_of_another_family_is_refused(tmp_path: Path) -> None:
     """Its tensors would fit; its latents are scaled otherwise."""
     family_modules("sd1", 5).vae.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match=r"0\.18215, the base by 0\.13025") as error:
-        load_model(family_files["sdxl"], vae=tmp_path)
+        source.open_vae(tmp_path, family_config("sdxl", "vae"))
     assert error.value.problems[0].path == "model.vae"
 
 

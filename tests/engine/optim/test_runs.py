@@ -18,12 +18,14 @@ from engine.trainer import train_step
 from tests.small_run import small_recipe
 from tests.tiny_families import write_tiny_sdxl
 
-STEPS = 6
+STEPS = 4
+LIMIT = 1e-6
+"""Maximum norm that a few steps reach."""
 IDENTITY = Identity("recipe", "data", "base", 1)
 TE_STOP: dict[str, Any] = {
     "optim": {"optimizer": "prodigy", "lr": 1.0, "te_lr": 1.0, "te_stop_percent": 50,
               "arguments": ["d0=1e-5"]},
-    "network": {"algorithm": "lora", "rank": 2, "alpha": 2.0, "dropout": 0.1, "max_norm": 0.05},
+    "network": {"algorithm": "lora", "rank": 2, "alpha": 2.0, "dropout": 0.1, "max_norm": LIMIT},
     "train": {"ema_decay": 0.9},
 }  # fmt: skip
 CASES: dict[str, dict[str, Any]] = {
@@ -37,6 +39,8 @@ CASES: dict[str, dict[str, Any]] = {
         "train": {"ema_decay": 0.9, "network_precision": "bf16"},
     },
 }  # fmt: skip
+STATES = dict(zip(CASES, [(1, 3), (3,), (2,)], strict=True))
+"""Steps whose state is gone on from; the text encoder stops after step 2."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +50,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assembled(root: Path, case: dict[str, Any]) -> Training:
-    sections = {**case, "train": {"epochs": 1, "batch_size": 2, **case.get("train", {})}}
+    sections = {
+        **case,
+        "train": {"epochs": 1, "batch_size": 2, "max_steps": STEPS, **case.get("train", {})},
+    }
     training = assemble(small_recipe(root, **sections), root / "cache", lambda *_: None)
     assert training.total_steps == STEPS
     training.network.train()
@@ -90,6 +97,12 @@ def keep(training: Training, place: Place, folder: Path) -> None:
     write_state(folder, state, keep=9)
 
 
+@torch.no_grad()
+def largest_norm(training: Training) -> float:
+    norms = [adapter.delta_norm() for adapter in training.network.adapters.values()]
+    return max(float(norm) for norm in norms if norm is not None)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_resume_on_either_side_of_the_border_is_exact(
     root: Path, tmp_path: Path, case: str
@@ -97,14 +110,22 @@ def test_a_resume_on_either_side_of_the_border_is_exact(
     folder = RunFolder(tmp_path / "run")
     golden = assembled(root, CASES[case])
     place = Place()
-    for stop in (2, 4):
+    for stop in (1, 2, 3):
         place = go(golden, place, stop)
         keep(golden, place, folder.states)
     go(golden, place, STEPS)
     expected, shown = tensors(golden), averages(golden)
+    if "max-norm" in case:
+        assert largest_norm(golden) == pytest.approx(LIMIT, rel=1e-4)
+        with averaged_weights(golden):
+            assert largest_norm(golden) == pytest.approx(LIMIT, rel=1e-4)
+    if "bf16" in case:
+        kinds = {t.dtype for name, t in expected.items() if not name.endswith("alpha")}
+        assert kinds == {torch.bfloat16}
+        grads = [parameter.grad for parameter in golden.parameters]
+        assert {grad.dtype for grad in grads if grad is not None} == {torch.bfloat16}
     golden.network.eject()
-    both = "stops" in case
-    for step in (2, 4) if both else (2,):
+    for step in STATES[case]:
         again = assembled(root, CASES[case])
         place, _ = restore(folder, again, IDENTITY, from_step=step)
         go(again, place, STEPS)
@@ -116,57 +137,32 @@ def test_a_resume_on_either_side_of_the_border_is_exact(
 
 def test_text_encoders_stop_and_the_rest_goes_on(root: Path) -> None:
     training = assembled(root, TE_STOP)
-    assert training.te_stop_step == 3
+    assert training.te_stop_step == 2
     start = tensors(training)
-    place = go(training, Place(), 3)
-    border, d = tensors(training), training.optimizer.param_groups[0]["d"]
+    place = go(training, Place(), 2)
+    border = tensors(training)
+    for group in training.optimizer.param_groups:
+        group["d"] = group["d_max"] = 1e-4  # as if it had been found
     assert not same(border, start, "lora_te")
     assert {group["part"] for group in training.optimizer.param_groups} == {"unet", "te"}
     before = {name: tensor.clone() for name, tensor in averages(training).items()}
-    place = go(training, place, 4)
+    place = go(training, place, 3)
     after = tensors(training)
     assert same(after, border, "lora_te"), "not one bit of it moves"
     assert not same(after, border, "lora_unet")
     assert [group["part"] for group in training.optimizer.param_groups] == ["unet"]
-    assert training.optimizer.param_groups[0]["d"] >= d > 1e-5, "what Prodigy found goes on"
+    assert training.optimizer.param_groups[0]["d"] >= 1e-4, "what Prodigy found goes on"
     state = training.optimizer.state_dict()
     assert not any("lora_te" in name for name in state["state"])
     captions = ["vexilo emblem"]
-    training.network.begin(step=5)
+    training.network.begin(step=4)
     assert not training.text.encode(captions).text_BTD.requires_grad, "out of the graph"
     training.network.train()
     once = training.text.encode(captions).text_BTD
     assert torch.equal(once, training.text.encode(captions).text_BTD), "its dropouts are off"
-    last = train_step(training, training.order.epoch(1)[4], Place(5, 1, 5))
+    last = train_step(training, training.order.epoch(1)[3], Place(4, 1, 4))
     assert set(last.lr) == {"unet"}
     assert not same(averages(training), before, "lora_unet")
-    training.network.eject()
-
-
-def test_max_norm_holds_for_the_average_too(root: Path) -> None:
-    limit = 0.001
-    case = {**TE_STOP, "network": {**TE_STOP["network"], "max_norm": limit}}
-    training = assembled(root, {**case, "optim": {"lr": 1e-2, "te_lr": 1e-2}})
-    go(training, Place(), 2)
-    for shown in (False, True):
-        with averaged_weights(training) if shown else torch.no_grad():
-            norms = [one.delta_norm() for one in training.network.adapters.values()]
-        largest = max(float(norm.detach()) for norm in norms if norm is not None)
-        assert 0 < largest <= limit * (1 + 1e-5)
-    training.network.eject()
-
-
-def test_a_bf16_network_is_kept_and_learns_in_bf16(root: Path) -> None:
-    case = {"train": {"network_precision": "bf16"}, "optim": {"lr": 1e-3, "te_lr": 1e-3}}
-    training = assembled(root, case)
-    start = tensors(training)
-    go(training, Place(), 2)
-    after = tensors(training)
-    weights = [name for name in after if not name.endswith("alpha")]
-    assert {after[name].dtype for name in weights} == {torch.bfloat16}
-    assert all(parameter.grad is not None for parameter in training.parameters)
-    assert {p.grad.dtype for p in training.parameters if p.grad is not None} == {torch.bfloat16}
-    assert not same(after, start)
     training.network.eject()
 
 
@@ -174,7 +170,7 @@ def test_each_of_two_text_encoders_has_its_own_rate_and_both_stop(root: Path) ->
     base = write_tiny_sdxl(root / "sdxl.safetensors")
     case = {
         "model": {"path": str(base)},
-        "optim": {"lr": 1e-3, "te_lr": 5e-4, "te2_lr": 2e-4, "te_stop_percent": 17},
+        "optim": {"lr": 1e-3, "te_lr": 5e-4, "te2_lr": 2e-4, "te_stop_percent": 50},
         "schedule": {"scheduler": "constant", "warmup_steps": 0},
     }
     training = assembled(root, case)
