@@ -111,7 +111,9 @@ def _optim_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
 
 def _text_rates(training: Training) -> float | str:
     """The text encoder's rate; of two encoders a list, as kohya's tools write it for SDXL."""
-    rates = [training.rates.get(part, 0.0) for part in training.model.components() if part != "unet"]
+    rates = [
+        training.rates.get(part, 0.0) for part in training.model.components() if part != "unet"
+    ]
     return rates[0] if len(rates) == 1 else str(rates)
 
 

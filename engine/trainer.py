@@ -169,7 +169,8 @@ def _limit_and_average(training: Training, step: int) -> None:
         training.network.apply_max_norm(limit)
     training.averages.update(step)
     if limit > 0:
-        training.averages.apply(lambda: training.network.apply_max_norm(limit))
+        # The average of a part that has stopped still moves towards what that part has become.
+        training.averages.apply(lambda: training.network.apply_max_norm(limit, training.rates))
 
 
 def _not_finite(training: Training, batches: Sequence[BatchPlan], place: Place) -> Problem:

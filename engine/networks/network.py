@@ -90,9 +90,17 @@ class Network:
         for adapter in self.adapters.values():
             adapter.strength = strength
 
-    def apply_max_norm(self, limit: float) -> NormReport:
-        """Scale every trained change whose norm is above the limit, at strength 1."""
-        return scale_weight_norms((one for one in self.adapters.values() if one.trained), limit)
+    def apply_max_norm(self, limit: float, components: Collection[str] | None = None) -> NormReport:
+        """Scale every change whose norm is above the limit, at strength 1.
+
+        Of these components, or of all that is trained.
+        """
+        chosen = (
+            member.adapter
+            for member in self.members
+            if (member.adapter.trained if components is None else member.component in components)
+        )
+        return scale_weight_norms(chosen, limit)
 
     # Parameters and tensors ---------------------------------------------------------------
 

@@ -163,7 +163,11 @@ def _model(filler: _Filler) -> None:
     for answer in told_by_base(filler.facts.model, model):
         filler.put(answer.path, answer.value, "detected", answer.reason)
     facts = filler.facts.model
-    if facts is not None and facts.zero_terminal_snr and filler.unset("objective.zero_terminal_snr"):
+    if (
+        facts is not None
+        and facts.zero_terminal_snr
+        and filler.unset("objective.zero_terminal_snr")
+    ):
         reason = "the base says that it was trained so"
         filler.put("objective.zero_terminal_snr", True, "detected", reason)
     usual = clip_skip(filler.base.family, model.prompt_style)
@@ -323,9 +327,7 @@ def _optim(filler: _Filler) -> None:
     else:
         filler.fill("optim.te_lr", min(5e-5, lr or 0.0), "default", "guides 001 and 004")
     if filler.base.text_encoders > 1:
-        filler.fill(
-            "optim.te2_lr", filler.recipe.optim.te_lr, "default", "the text-encoder rate"
-        )
+        filler.fill("optim.te2_lr", filler.recipe.optim.te_lr, "default", "the text-encoder rate")
     for key, value in shown_defaults(optimizer).items():
         if key != "eps":
             filler.fill(f"optim.{key}", value, "default", f"the default of {optimizer}")

@@ -108,7 +108,11 @@ def estimate_memory(question: MemoryQuestion) -> MemoryEstimate:
         kept = sum(whole[part] for part in ("context", "base", "network"))
         previews = kept + int(text + vae + _decoding(question))
     return MemoryEstimate(
-        whole, total, low=int(total * (1 - SPREAD)), high=int(total * (1 + SPREAD)), previews=previews
+        whole,
+        total,
+        low=int(total * (1 - SPREAD)),
+        high=int(total * (1 + SPREAD)),
+        previews=previews,
     )
 
 

@@ -214,7 +214,9 @@ def model_lines(model: ModelFacts, done: str, warning: str, width: int = 76) -> 
     lines += _told_lines(f"told by {how_told(model)}", "  ", "dim", width)
     if model.prediction_assumed:
         doubt = model.prediction_source.partition("; ")[2]
-        asked = f"prediction: {doubt}. Noise (epsilon) is assumed: set the prediction type if it is v."
+        asked = (
+            f"prediction: {doubt}. Noise (epsilon) is assumed: set the prediction type if it is v."
+        )
         lines += _told_lines(asked, f"{warning} ", "warning", width)
     else:
         prediction = f"prediction: {model.prediction} ({model.prediction_source})"

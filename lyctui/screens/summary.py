@@ -82,7 +82,7 @@ def _base(wizard: Wizard, recipe: Recipe) -> str:
     if model is None:
         return name
     family = (model.family or "").upper() or "family at load"
-    prediction = recipe.model.prediction
+    prediction: str = recipe.model.prediction
     if prediction == "auto":
         prediction = f"{model.prediction or 'type at load'}{'?' * model.prediction_assumed}"
     kind = f"{family}, {prediction}"

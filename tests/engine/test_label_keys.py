@@ -20,7 +20,7 @@ from engine.settings import Recipe
 from engine.settings.check import parse
 from tests.small_run import small_recipe
 
-KOHYA = """
+WRITTEN = """
 session_id training_started_at training_finished_at output_name learning_rate text_encoder_lr unet_lr
 num_train_images num_validation_images num_reg_images num_batches_per_epoch num_epochs epoch steps
 gradient_checkpointing gradient_accumulation_steps max_train_steps lr_warmup_steps lr_scheduler
@@ -35,7 +35,8 @@ validate_every_n_epochs validate_every_n_steps resize_interpolation batch_size_p
 total_batch_size resolution color_aug flip_aug random_crop shuffle_caption enable_bucket
 bucket_no_upscale min_bucket_reso max_bucket_reso keep_tokens dataset_dirs reg_dataset_dirs
 tag_frequency bucket_info sd_model_name sd_model_hash new_sd_model_hash vae_name vae_hash new_vae_hash
-""".split()
+"""
+KOHYA = WRITTEN.split()
 
 
 @pytest.fixture(scope="module")

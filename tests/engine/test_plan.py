@@ -360,6 +360,7 @@ def test_the_object_of_plan_json(pictures, tmp_path):
         "file_bytes",
         "loads_in",
         "readers",
+        "base",
         "notices",
         "origins",
     }

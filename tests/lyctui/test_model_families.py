@@ -125,7 +125,9 @@ def test_the_plan_tells_the_base_and_asks_what_it_predicts() -> None:
     facts = Facts(hardware=NO_GPU, model=model_of("sdxl", "epsilon", ASSUMED), drawn_seed=1)
     made = plan(parse({}), facts)
     lines = plan_lines(made)
-    assert "Base      Stable Diffusion XL, told by the names of its tensors, made for 1024 px" in lines
+    assert (
+        "Base      Stable Diffusion XL, told by the names of its tensors, made for 1024 px" in lines
+    )
     assert f"          predicts epsilon ({ASSUMED})" in lines
     assert any(line.startswith("! What the base predicts is assumed") for line in lines)
     base = made.to_dict()["base"]
