@@ -158,8 +158,7 @@ def number_lines(snapshot: Snapshot) -> list[Line]:
         _pair("Step", _seconds(snapshot), _images(snapshot)),
     ]
     norm = "-" if snapshot.grad_norm is None else text.significant(snapshot.grad_norm)
-    rates = [f"{text.rate(value)} {text.inert(part)}" for part, value in snapshot.lr.items()]
-    right = [_pair("LR", *(rates[:2] or ["-"])), _memory(snapshot)]
+    right = [_pair("LR", *(_rates(snapshot) or ["-"])), _memory(snapshot)]
     epoch = f"{text.loss(snapshot.loss_epoch_mean)} epoch"
     left.append(_pair("", epoch, f"{norm} gradient"))
     right.append(_pair("Device", text.inert(snapshot.device or "-"), ""))
@@ -181,6 +180,14 @@ def _measured(validations: Sequence[Validated]) -> tuple[Line, Line]:
 def _fine(loss: float) -> str:
     """A loss that is compared with itself: it changes in a digit that the jumping one needs not show."""
     return text.significant(loss, 4)
+
+
+def _rates(snapshot: Snapshot) -> list[str]:
+    """Rates of the U-Net and of the text encoders; two that differ share their column, rounded."""
+    shown = {part: text.rate(value) for part, value in snapshot.lr.items()}
+    if "te" in shown and (second := shown.pop("te2", None)) is not None and second != shown["te"]:
+        shown["te"] = f"{snapshot.lr['te']:.0e}/{snapshot.lr['te2']:.0e}"
+    return [f"{value} {text.inert(part)}" for part, value in shown.items()][:2]
 
 
 def _pair(label: str, first: str, second: str = "") -> Line:

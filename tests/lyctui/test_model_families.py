@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import lyctui.app
+from engine.events import Snapshot
 from engine.models.architecture import full_size
 from engine.models.detect import ModelFacts
 from engine.plan import Facts, plan
@@ -15,9 +16,10 @@ from engine.settings.check import parse
 from lyctui.app import LyctuiApp
 from lyctui.draft import Draft
 from lyctui.plain_wizard import Talk, _prediction
-from lyctui.report import plain
+from lyctui.report import number_lines, plain
 from lyctui.screens.model import ModelPage, model_lines
 from lyctui.screens.pages import make_page
+from lyctui.text import cells
 from lyctui.verbs.plan import plan_lines
 from lyctui.widgets.lines import Lines
 from tests.lyctui.wizard_parts import NO_GPU, field, settled, until
@@ -147,3 +149,17 @@ def test_the_plain_wizard_asks_too(bases: dict[str, Path]) -> None:
         asked[name] = "Prediction type" in talk.stdout.getvalue()  # type: ignore[attr-defined]
         assert wizard.draft.value("model.prediction") == ("v" if name == "untold" else None)
     assert asked == {"untold": True, "marked": False}
+
+
+@pytest.mark.parametrize(
+    ("rates", "words"),
+    [
+        ({"unet": 1e-4, "te": 5e-5, "te2": 5e-5}, "5.0e-05 te"),
+        ({"unet": 1e-4, "te": 5e-5, "te2": 2.1e-5}, "5e-05/2e-05 te"),
+        ({"unet": 1e-4, "te2": 2e-5}, "2.0e-05 te2"),
+    ],
+)
+def test_the_monitor_shows_the_rate_of_both_encoders(rates: dict[str, float], words: str) -> None:
+    shown = [plain(line) for line in number_lines(Snapshot(lr=rates))]
+    assert any("1.0e-04 unet" in line and line.rstrip().endswith(words) for line in shown)
+    assert all(cells(line) <= 78 for line in shown)
