@@ -328,10 +328,13 @@ def list_runs(root: Path) -> tuple[RunInfo, ...]:
 
 
 def find_run(name: str, root: Path) -> Path:
-    """Folder of a run given by path or by name; raises RunError naming the nearest ones."""
+    """Folder of a run given by path or by name; raises RunError naming the nearest ones.
+
+    Absolute, as the paths in a run's events are to be.
+    """
     for candidate in (Path(name).expanduser(), root / name):
         if (candidate / "run.toml").is_file():
-            return candidate
+            return candidate.absolute()
     import difflib
 
     names = [info.name for info in list_runs(root)]

@@ -90,12 +90,21 @@ def reopened(folder: Path, asked: Asked, *, from_step: int | None, quiet: bool) 
             Problem(
                 f"The run is finished: {text.grouped(info.step)} steps are done.",
                 where=str(folder),
-                remedy=f"Raise the epochs: lyctui resume {info.name} --set train.epochs=N",
+                remedy=_further(info),
             )
         )
     if asked:
         change_recipe(folder, asked, quiet=quiet)
     return reopen_run(folder, from_step=from_step)
+
+
+def _further(info: RunInfo) -> str:
+    """What to raise so that a finished run trains on: the step limit where that has ended it."""
+    from engine.session import stored_recipe
+
+    cut = stored_recipe(info.folder).train.max_steps == info.total_steps
+    what, key = ("step limit", "max_steps") if cut else ("epochs", "epochs")
+    return f"Raise the {what}: lyctui resume {info.name} --set train.{key}=N"
 
 
 def change_recipe(folder: Path, asked: Asked, *, quiet: bool) -> None:

@@ -118,10 +118,6 @@ def recipe_of(root: Path, name: str) -> Recipe:
     )
 
 
-def recipe_cache(folder: Path) -> Path:
-    return folder.parent / "cache"
-
-
 def run(recipe: Recipe, folder: Path, *, resume: bool = False, stop_at: int = 0) -> Session:
     """A run to its end, or until it was asked to stop after a step."""
     holder: list[Control] = []
@@ -130,8 +126,7 @@ def run(recipe: Recipe, folder: Path, *, resume: bool = False, stop_at: int = 0)
         if isinstance(event, StepDone) and event.step == stop_at:
             holder[0].ask("stop")
 
-    cache = recipe_cache(folder)
-    session = Session(recipe, folder, resume=resume, cache=cache, on_event=watch)
+    session = Session(recipe, folder, resume=resume, cache=folder.parent / "cache", on_event=watch)
     holder.append(session.control)
     session.start()
     assert session.wait(240)
@@ -192,9 +187,7 @@ def test_what_is_trained_moves_under_kohyas_names(
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_the_file_says_what_it_was_trained_on(
-    name: str, trained: Callable[[str], Trained]
-) -> None:
+def test_the_file_says_what_it_was_trained_on(name: str, trained: Callable[[str], Trained]) -> None:
     done = trained(name)
     case, metadata = done.case, done.metadata
     wanted = {
@@ -248,5 +241,6 @@ def test_cached_text_trains_the_same(root: Path, trained: Callable[[str], Traine
     folder = create_run(recipe)
     run(recipe, folder)
     path = folder / f"{folder.name}.safetensors"
-    for name, tensor in read_network(path).tensors.items():
-        torch.testing.assert_close(cached.tensors[name], tensor, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        dict(read_network(path).tensors), cached.tensors, rtol=1e-4, atol=1e-6
+    )
