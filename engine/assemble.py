@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,21 +13,20 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from engine.assemble_data import build_loaders, cache_mode, numbers_of, read_data
+from engine.assemble_data import build_loaders, cache_mode, numbers_of, read_data, text_source
+from engine.assemble_network import TEXT_PARTS, trained_network
 from engine.assemble_optim import movers
-from engine.data.store import Store
-from engine.data.text import LiveText, TextCache, all_captions
+from engine.data.text import TextCache
 from engine.errors import Problem, RecipeError
 from engine.models.load import load_model
 from engine.objective.schedule import rescale_zero_terminal_snr
 from engine.optim.named import parts_of
 from engine.optim.probe import require_optimizer
-from engine.planning.rules import caption_rules, cut_steps, network_choice, part_rates
-from engine.planning.start import start_problems
+from engine.planning.rules import cut_steps
 from engine.validation import plan_validation
 
 if TYPE_CHECKING:
-    from engine.data.captions import CaptionRules
+    from engine.assemble_data import Loaders, ReadData
     from engine.data.loader import Loader
     from engine.data.order import Order
     from engine.data.survey import Item, Survey
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
 
-TEXT_PARTS = frozenset({"te", "te2"})
 PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -86,6 +84,8 @@ class Training:
     """What the loss under a mask is divided by: its own area ("mask") or that of the "picture"."""
     checkpointing: bool
     alphas_cumprod: Tensor
+    resting: tuple[str, ...] = ()
+    """Parts of the base that only pictures need: on the host between them."""
     parent_sha256: str | None = None
     notices: tuple[str, ...] = ()
     validation: Validation | None = None
@@ -151,12 +151,6 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def trained_rates(recipe: Recipe, parts: Collection[str]) -> dict[str, float]:
-    """Base rate of each part that is trained; `parts` are those that the base model has."""
-    rates = part_rates(recipe.optim)
-    return {part: rate for part, rate in rates.items() if part in parts and rate > 0}
-
-
 def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
     """Check the data, load the model, fill the caches, build network and optimizer.
 
@@ -172,19 +166,12 @@ def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
     require_optimizer(recipe.optim.optimizer or "adamw", device)
     progress("loading the base model", 0, 0)
     model = _load_base(recipe, precision, device)
-    wanted = trained_rates(recipe, model.components())
-    network, parent_sha256 = _build_network(recipe, model, tuple(wanted))
-    parts = {part: list(network.parameters(part)) for part in wanted}
-    rates = {part: rate for part, rate in wanted.items() if parts[part]}
-    if not rates:
-        raise RecipeError(_nothing_trained(recipe))
-    _freeze_others(network, rates)
+    trained = trained_network(recipe, model)
+    network, rates, trains_text = trained.network, trained.rates, trained.trains_text
     loaders = build_loaders(recipe, read, model, numbers_of(device), cache, progress)
-    if cache_mode(recipe) != "off" and not model.inpaints:
-        model.park("vae")  # until pictures are made
-    captions = caption_rules(recipe.data)
-    trains_text = not TEXT_PARTS.isdisjoint(rates)
-    text = _text_source(recipe, model, captions, read.survey, trains_text, cache, progress)
+    text = text_source(recipe, model, read.survey, cache, progress, live=trains_text)
+    resting = _resting(recipe, model, text)
+    model.park(*resting)
     network.inject()
     model.set_checkpointing(bool(recipe.train.checkpointing), train_te=trains_text)
     total = sum(steps_per_epoch)
@@ -211,24 +198,16 @@ def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
         steps_per_epoch=steps_per_epoch,
         total_steps=total,
         warmup_steps=moving.curve.warmup,
-        parent_sha256=parent_sha256,
-        notices=(*_notices(network, wanted, rates), *loaders.notices),
-        validation=plan_validation(
-            loaders.measuring,
-            [placement.bucket for placement in read.placements],
-            held_out=read.held_out,
-            trained=read.trained,
-            every_epochs=recipe.train.validate_every_epochs,
-            every_steps=recipe.train.validate_every_steps,
-            seed=recipe.train.seed or 0,
-            rows=recipe.train.batch_size or 1,
-        ),
+        parent_sha256=trained.parent_sha256,
+        notices=(*trained.notices, *loaders.notices),
+        validation=_validation(recipe, read, loaders),
         resolution=recipe.data.resolution or (512, 512),
         clip_skip=recipe.model.clip_skip or 1,
         max_grad_norm=recipe.optim.max_grad_norm,
         max_norm=recipe.network.max_norm,
         mask_mean=recipe.data.mask_mean,
         checkpointing=bool(recipe.train.checkpointing),
+        resting=resting,
         alphas_cumprod=_noise_schedule(recipe, model).to(device, torch.float32),
     )
 
@@ -249,104 +228,28 @@ def _load_base(recipe: Recipe, precision: torch.dtype, device: torch.device) -> 
     )
 
 
+def _resting(recipe: Recipe, model: BaseModel, text: TextSource) -> tuple[str, ...]:
+    """Parts of the base that only pictures need, since what they give training is cached."""
+    encodes = cache_mode(recipe) == "off" or model.inpaints
+    return (*(() if encodes else ("vae",)), *(("te",) if isinstance(text, TextCache) else ()))
+
+
+def _validation(recipe: Recipe, read: ReadData, loaders: Loaders) -> Validation | None:
+    train = recipe.train
+    return plan_validation(
+        loaders.measuring,
+        [placement.bucket for placement in read.placements],
+        held_out=read.held_out,
+        trained=read.trained,
+        every_epochs=train.validate_every_epochs,
+        every_steps=train.validate_every_steps,
+        seed=train.seed or 0,
+        rows=train.batch_size or 1,
+    )
+
+
 def _noise_schedule(recipe: Recipe, model: BaseModel) -> Tensor:
     """Alpha bar of each timestep in fp64: the SNR of every weight comes from the rescaled one too."""
     if recipe.objective.zero_terminal_snr:
         return rescale_zero_terminal_snr(model.alphas_cumprod)
     return model.alphas_cumprod
-
-
-def _build_network(
-    recipe: Recipe, model: BaseModel, trained: tuple[str, ...]
-) -> tuple[Network, str | None]:
-    """A fresh network, or the one of `network.weights` with the sha256 of its file."""
-    from engine.checkpoint.atomic import file_sha256
-    from engine.networks.files import read_network
-    from engine.networks.network import build, from_file
-
-    choice = network_choice(recipe.network)
-    seed = recipe.train.seed or 0
-    weights = recipe.network.weights
-    if weights is None:
-        return build(model.components(), choice, seed=seed, trained=trained), None
-    path = weights.expanduser()
-    problems = start_problems(recipe, model.family)
-    if problems:
-        raise RecipeError(*problems)
-    file = read_network(path)
-    network = from_file(
-        model.components(),
-        file.tensors,
-        file.metadata,
-        seed=seed,
-        choice=choice,
-    )
-    return network, file_sha256(path)
-
-
-def _nothing_trained(recipe: Recipe) -> Problem:
-    return Problem(
-        "Nothing would be trained: every learning rate is 0, or the layers chosen have none.",
-        path="optim.lr",
-        remedy=f"Set optim.unet_lr or optim.te_lr above 0, or network.targets to another value "
-        f"than {recipe.network.targets}.",
-    )
-
-
-def _freeze_others(network: Network, rates: Mapping[str, float]) -> None:
-    """Parts of a network file that are not trained on stay as they are, and in the file."""
-    for member in network.members:
-        if member.component not in rates:
-            member.adapter.requires_grad_(False)
-
-
-def _notices(
-    network: Network, wanted: Mapping[str, float], rates: Mapping[str, float]
-) -> tuple[str, ...]:
-    missing = [part for part in wanted if part not in rates]
-    return (
-        *network.skipped,
-        *(f"There is no layer to train in the part {part}." for part in missing),
-    )
-
-
-def _text_source(
-    recipe: Recipe,
-    model: BaseModel,
-    captions: CaptionRules,
-    found: Survey,
-    trained: bool,
-    cache: Path,
-    progress: Progress,
-) -> TextSource:
-    """Captions through the live encoder where it is trained or they have many forms, else kept."""
-    from engine.models.family import Conditioning
-
-    clip_skip = recipe.model.clip_skip or 1
-    longest, weighted = recipe.model.max_tokens, recipe.model.weighted_prompts
-
-    def encode(texts: Sequence[str]) -> Conditioning:
-        return model.encode_text(texts, clip_skip, max_tokens=longest, weighted=weighted)
-
-    if trained or recipe.data.cache_text is False:
-        return LiveText(encode)
-    every = all_captions(found.items, captions)
-    if every is None:  # Too many forms to keep: the cache would grow with every step.
-        return LiveText(encode)
-    kept = TextCache(
-        encode,
-        te_hash=model.te_hash,
-        clip_skip=clip_skip,
-        length=longest,
-        weighted=weighted,
-        precision=f"{model.dtype} {numbers_of(model.device)}",
-        join=Conditioning.cat,
-        place=lambda part: part.to(model.device),
-        rest=lambda part: part.cpu(),
-        store=Store(cache / "text", limit_bytes=int(recipe.data.cache_gigabytes * 1e9)),
-        pack=lambda part: part.tensors(),
-        unpack=lambda tensors: Conditioning.from_tensors(dict(tensors)),
-    )
-    kept.fill(every, lambda done, total: progress("caching text", done, total))
-    model.park("te")  # until pictures are made
-    return kept

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ from engine.data.pictures import Pictures
 from engine.data.placing import place_everywhere, placements_of
 from engine.data.store import Store
 from engine.data.survey import survey
+from engine.data.text import LiveText, TextCache, all_captions
 from engine.planning.rules import (
     cache_notices,
     caption_rules,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from engine.data.captions import CaptionRules
     from engine.data.order import Order
     from engine.data.survey import Item, Survey
+    from engine.data.text import TextSource
     from engine.data.validation import Split
     from engine.models.family import BaseModel
     from engine.settings import Recipe
@@ -141,6 +143,47 @@ def build_loaders(
     )
     notices = list(latents.notices) if isinstance(latents, LatentCache) else []
     return Loaders(training, measuring, (*notices, *_notices(recipe, read, holes is not None)))
+
+
+def text_source(
+    recipe: Recipe,
+    model: BaseModel,
+    found: Survey,
+    cache: Path,
+    progress: Progress,
+    *,
+    live: bool,
+) -> TextSource:
+    """Captions through the live encoder where that is trained or they have many forms, else kept."""
+    from engine.models.family import Conditioning
+
+    clip_skip = recipe.model.clip_skip or 1
+    longest, weighted = recipe.model.max_tokens, recipe.model.weighted_prompts
+
+    def encode(texts: Sequence[str]) -> Conditioning:
+        return model.encode_text(texts, clip_skip, max_tokens=longest, weighted=weighted)
+
+    if live or recipe.data.cache_text is False:
+        return LiveText(encode)
+    every = all_captions(found.items, caption_rules(recipe.data))
+    if every is None:  # Too many forms to keep: the cache would grow with every step.
+        return LiveText(encode)
+    kept = TextCache(
+        encode,
+        te_hash=model.te_hash,
+        clip_skip=clip_skip,
+        length=longest,
+        weighted=weighted,
+        precision=f"{model.dtype} {numbers_of(model.device)}",
+        join=Conditioning.cat,
+        place=lambda part: part.to(model.device),
+        rest=lambda part: part.cpu(),
+        store=Store(cache / "text", limit_bytes=int(recipe.data.cache_gigabytes * 1e9)),
+        pack=lambda part: part.tensors(),
+        unpack=lambda tensors: Conditioning.from_tensors(dict(tensors)),
+    )
+    kept.fill(every, lambda done, total: progress("caching text", done, total))
+    return kept
 
 
 def cache_mode(recipe: Recipe) -> Mode:

@@ -75,25 +75,16 @@ def conduct(
         if resume:
             place, lineage = restore(folder, training, identity, from_step=from_step)
         tally = Tally(began, seconds_before=lineage.seconds, lineage=lineage.runs)
-        outputs = Outputs(
+        previews = Previews(
             training,
             folder,
-            folder.name,
             emit,
-            save=recipe.save,
-            previews=Previews(
-                training,
-                folder,
-                emit,
-                sample=recipe.sample,
-                prompts=prompts,
-                defaults=_preview_defaults(recipe, training),
-                stop_asked=lambda: control.asked("stop"),
-            ),
-            identity=identity,
-            metadata=lambda at: file_metadata(recipe, training, at, tally),
-            tally=tally,
+            sample=recipe.sample,
+            prompts=prompts,
+            defaults=_preview_defaults(recipe, training),
+            stop_asked=lambda: control.asked("stop"),
         )
+        outputs = _outputs(recipe, training, folder, emit, previews, identity, tally)
         emit(_started(training, folder, place, lineage.notes))
         for warning in (*training.notices, *lineage.warnings):
             emit(Warned(warning))
@@ -105,6 +96,28 @@ def conduct(
         raise OutOfMemory(_device_memory(recipe)) from error
     finally:
         loggers.close()
+
+
+def _outputs(
+    recipe: Recipe,
+    training: Training,
+    folder: RunFolder,
+    emit: Emit,
+    previews: Previews,
+    identity: Identity,
+    tally: Tally,
+) -> Outputs:
+    return Outputs(
+        training,
+        folder,
+        folder.name,
+        emit,
+        save=recipe.save,
+        previews=previews,
+        identity=identity,
+        metadata=lambda at: file_metadata(recipe, training, at, tally),
+        tally=tally,
+    )
 
 
 class StoppedEarly(Exception):
@@ -216,9 +229,7 @@ def _set_device_modes(recipe: Recipe) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def _prompts(
-    recipe: Recipe, folder: RunFolder, emit: Emit, *, resume: bool
-) -> tuple[Prompt, ...]:
+def _prompts(recipe: Recipe, folder: RunFolder, emit: Emit, *, resume: bool) -> tuple[Prompt, ...]:
     """The recipe's prompts; a resume does with those of the run where the recipe's file is gone."""
     try:
         return all_prompts(recipe.sample.prompts, recipe.sample.prompts_file)
@@ -271,6 +282,7 @@ def _painter(
                 at_timestep=lambda timestep: network.at_timesteps(timestep.reshape(1)),
             )
         network.at_timesteps(None)
+        training.model.park(*training.resting)
         return pictures
 
     return paint_prompts

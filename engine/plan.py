@@ -20,6 +20,7 @@ from engine.errors import EngineError, ModelError, Problem, RecipeError
 from engine.hardware import Device, Hardware, read_hardware
 from engine.models.attention import attention_problems
 from engine.models.detect import ModelFacts, inspect_model, settle_choice
+from engine.models.vae_facts import vae_problems
 from engine.networks.consumers import TITLES, Consumer, Verdict
 from engine.planning.doubts import prediction_problems
 from engine.planning.facts import Facts
@@ -304,7 +305,7 @@ def _model_problems(recipe: Recipe, facts: Facts) -> tuple[Problem, ...]:
         settle_choice(facts.model, family=recipe.model.family, prediction=recipe.model.prediction)
     except ModelError as error:
         return error.problems
-    return ()
+    return vae_problems(recipe.model.vae, facts.model)
 
 
 def _placements(

@@ -174,6 +174,7 @@ class Previews:
         finally:
             network.at_timesteps(None)
             network.train()
+            self._training.model.park(*self._training.resting)
         return made
 
     def _painted(self, shot: Shot, number: int) -> Image.Image | None:

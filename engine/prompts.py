@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from engine.errors import Problem, RecipeError
-from engine.settings.sample import SamplerName
+from engine.sampler_names import SamplerName
 
 SETTING = "sample.prompts"
 FLAG = re.compile(r"(?:^|(?<=\s))--(?=[^\W\d_])")

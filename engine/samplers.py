@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from engine.settings.sample import SamplerName
+from engine.sampler_names import SamplerName
 
 BETA_START, BETA_END, TIMESTEPS = 0.00085, 0.012, 1000
 SMALLEST_ALPHA = 2.0**-24

@@ -25,7 +25,7 @@ from engine.samplers import SAMPLERS, build_sampler, prepare
 if TYPE_CHECKING:
     from engine.models.family import BaseModel, Conditioning
     from engine.prompts import Prompt
-    from engine.settings.sample import SamplerName
+    from engine.sampler_names import SamplerName
 
 WINDOWS = (75, 150, 225)
 """Numbers of tokens that a base reads at once, or in pieces one after the other."""

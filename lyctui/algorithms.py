@@ -195,7 +195,7 @@ def _case(choice: Choice) -> str:
 # choosing -----------------------------------------------------------------------------------
 
 SIZES = ("network.rank", "network.alpha", "network.conv_rank", "network.conv_alpha")
-RATES = ("optim.lr", "optim.unet_lr", "optim.te_lr")
+RATES = ("optim.lr", "optim.unet_lr", "optim.te_lr", "optim.te2_lr")
 HIGH_RATE = 1e-3
 """What (IA)³ needs and nothing else bears."""
 SIZED_ALIKE = {

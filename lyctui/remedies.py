@@ -16,6 +16,7 @@ from lyctui.fields import number_text
 if TYPE_CHECKING:
     from lyctui.wizard import Wizard
 
+TEXT_RATES = ("optim.te_lr", "optim.te2_lr")
 USUAL_EXPOSURES = 100
 """How often guide 001 shows each picture of a subject."""
 STYLE_EXPOSURES = 35
@@ -254,8 +255,7 @@ def _rates(now: Now, rate: float) -> dict[str, Any]:
     answers: dict[str, Any] = {"optim.lr": rate}
     if now.wizard.draft.value("optim.unet_lr"):
         answers["optim.unet_lr"] = rate
-    if now["optim.te_lr"]:
-        answers["optim.te_lr"] = rate
+    answers |= {path: rate for path in TEXT_RATES if now[path]}
     return answers
 
 
@@ -269,7 +269,7 @@ def _other_rate(now: Now, factor: float, why: str) -> Change | None:
         return None
     new = float(f"{rate * factor:.2g}")
     answers = {"optim.lr": new}
-    for path in ("optim.unet_lr", "optim.te_lr"):
+    for path in ("optim.unet_lr", *TEXT_RATES):
         if now.wizard.draft.value(path):
             answers[path] = float(f"{now[path] * factor:.2g}")
     if text_rate and "optim.te_lr" not in answers:

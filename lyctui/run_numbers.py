@@ -234,7 +234,8 @@ def _moments(recipe: Any, steps: int) -> dict[str, str]:
         numbers["warmup_steps"] = _grouped(warmup)
         numbers["cycle_steps"] = _grouped(max(1, (steps - warmup) // schedule.cycles))
     numbers["decay_steps"] = _grouped(int(schedule.decay_percent / 100 * steps))
-    if 0 < recipe.optim.te_stop_percent < 100 and (recipe.optim.te_lr or 0) > 0:
+    trained = (recipe.optim.te_lr or 0) > 0 or (recipe.optim.te2_lr or 0) > 0
+    if 0 < recipe.optim.te_stop_percent < 100 and trained:
         numbers["te_stop_step"] = _grouped(math.ceil(steps * recipe.optim.te_stop_percent / 100))
     return numbers
 

@@ -291,11 +291,12 @@ class Wizard:
         return [*self.model_problems, *self._model_contradictions()]
 
     def _model_contradictions(self) -> list[Problem]:
-        """Family and prediction type that are not those of the file."""
+        """Family and prediction type that are not those of the file, and a VAE that does not fit."""
         recipe = self.checked.recipe
         if self.model is None or self.model_problems or recipe is None or self.model.family is None:
             return []
         from engine.models.detect import settle_choice
+        from engine.models.vae_facts import vae_problems
 
         try:
             settle_choice(
@@ -303,7 +304,7 @@ class Wizard:
             )
         except EngineError as error:
             return list(error.problems)
-        return []
+        return list(vae_problems(recipe.model.vae, self.model))
 
     def _pictures_missing(self) -> list[Problem]:
         if not self.draft.value("data.folder"):

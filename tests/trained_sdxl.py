@@ -7,13 +7,19 @@ tables of words are drawn from a seed, and the autoencoder is the demo base's at
 from __future__ import annotations
 
 import math
+import tomllib
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from presets import DEMO_PATH, PRESETS_PATH
 from tests import tiny_families
 from tests.tiny_families import FamilyModules, family_modules
+
+if TYPE_CHECKING:
+    from engine.settings import Recipe
 
 PATH = Path(__file__).parent / "data" / "tiny_sdxl.safetensors"
 KEPT_TABLE = "token_embedding"
@@ -39,7 +45,7 @@ def starting_modules() -> FamilyModules:
     return modules
 
 
-def _take_demo_vae(vae: object) -> None:
+def _take_demo_vae(vae: Any) -> None:
     """Same pictures, latents larger by the quotient of both families' scales."""
     import torch
 
@@ -48,11 +54,53 @@ def _take_demo_vae(vae: object) -> None:
 
     with TemporaryDirectory() as folder:
         demo = load_model(unpack_base(Path(folder)))
-    vae.load_state_dict(demo.vae.state_dict())  # type: ignore[attr-defined]
+    vae.load_state_dict(demo.vae.state_dict())
     factor = DEMO_SCALE / tiny_families.VAES["sdxl"]["scaling_factor"]
-    first, last = vae.quant_conv, vae.post_quant_conv  # type: ignore[attr-defined]
+    first, last = vae.quant_conv, vae.post_quant_conv
     with torch.no_grad():
         first.weight[:4] *= factor
         first.bias[:4] *= factor
         first.bias[4:] += 2 * math.log(factor)
         last.weight /= factor
+
+
+def trained_modules() -> FamilyModules:
+    """The parts after training."""
+    from safetensors.torch import load_file
+
+    modules = starting_modules()
+    stored = load_file(PATH)
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        module = getattr(modules, part)
+        own = {name.removeprefix(f"{part}."): value.float() for name, value in stored.items()
+               if name.startswith(f"{part}.")}  # fmt: skip
+        missing, unknown = module.load_state_dict(own, strict=False)
+        assert not unknown and all(KEPT_TABLE in name or "position_ids" in name for name in missing)
+    return modules
+
+
+def write_trained_sdxl(path: Path) -> Path:
+    """Write the trained model as one file in the original layout."""
+    import json
+
+    from safetensors.torch import save_file
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"format": "pt", "lyctui.model_config": json.dumps(tiny_families.model_config("sdxl"))}
+    save_file(tiny_families.family_state(trained_modules()), path, metadata=told)
+    return path
+
+
+def sdxl_recipe(folder: Path, **sections: dict[str, Any]) -> Recipe:
+    """The demo's recipe over the tiny SDXL, written below `folder`; sections change it."""
+    from engine.settings.check import parse
+
+    values: dict[str, Any] = tomllib.loads((PRESETS_PATH / "demo.toml").read_text("utf-8"))
+    values.pop("about")
+    values["model"] = {"path": str(write_trained_sdxl(folder / "tiny-sdxl.safetensors"))}
+    values["data"] |= {"folder": str(DEMO_PATH / "img"), "reg_folder": str(DEMO_PATH / "reg")}
+    values["sample"] |= {"prompts": []}
+    values["run"]["folder"] = str(folder / "runs")
+    for section, changed in sections.items():
+        values[section] = values.get(section, {}) | changed
+    return parse(values)

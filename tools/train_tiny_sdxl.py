@@ -160,7 +160,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=["train", "pack"])
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--rate", type=float, default=1.2e-3)
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)

@@ -123,6 +123,9 @@ def _sizes(family: str, part: str, shapes: Shapes) -> Config:
     readers = {"unet": unet_sizes, "vae": vae_sizes}
     try:
         sizes = readers.get(part, text_sizes)(shapes)
+        if part == "unet" and family_config(family, part)["use_linear_projection"]:
+            # Some single files hold these layers as 1 x 1 convolutions, which compute the same.
+            sizes["use_linear_projection"] = True
         if family == "sd2" and part == "text_encoder" and sizes["num_hidden_layers"] != SD2_LAYERS:
             # The U-Net reads the last layer but one; files that were a folder once lack the last.
             sizes["num_hidden_layers"] -= 1

@@ -21,6 +21,7 @@ from engine.models.sd2 import Sd2
 from engine.models.sdxl import Sdxl
 from engine.models.source import Source, open_source, open_vae
 from engine.models.stable_diffusion import Parts, StableDiffusion
+from engine.models.vae_facts import vae_problems
 
 FAMILIES: dict[str, type[StableDiffusion]] = {"sd1": Sd1, "sd2": Sd2, "sdxl": Sdxl}
 """The class of each family; what its parts are called and built of is the same for all of them."""
@@ -109,14 +110,14 @@ def _text_encoder_2(source: Source, dtype: torch.dtype) -> Any:
 
 def _vae(source: Source, override: Path | None) -> Any:
     facts, architecture = source.facts, known(source.facts)
+    problems = vae_problems(override, facts)
+    if problems:
+        raise ModelError(*problems)
     if override is not None:
         given = open_vae(override, architecture.vae)
         return build_vae(
             given.tensors, given.config, architecture.family, torch.float32, given.where
         )
-    if not facts.has_vae:
-        what, remedy = "The file has no VAE.", "Give a VAE of the family as model.vae."
-        raise ModelError(Problem(what, str(facts.path), remedy, "model.vae"))
     tensors = source.tensors("vae")
     return build_vae(tensors, architecture.vae, architecture.family, torch.float32, str(facts.path))
 

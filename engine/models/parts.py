@@ -94,8 +94,10 @@ def _build(
     if own:
         expected = to_original(expected)
     part = "U-Net" if prefix == UNET_PREFIX else "VAE"
-    compare(part, expected, own or dict(tensors), where, squeeze=part == "VAE")
+    compare(part, expected, own or dict(tensors), where, squeeze=True)
     kept = {name: (own or tensors)[name] for name in expected}
+    if part == "U-Net":  # the VAE's are made linear by the conversion
+        kept = {name: tensor.reshape(expected[name].shape) for name, tensor in kept.items()}
     subfolder = "unet" if prefix == UNET_PREFIX else "vae"
     module: nn.Module = cls.from_single_file(
         kept,
@@ -184,7 +186,8 @@ def frozen(module: nn.Module) -> nn.Module:
 def compare(part: str, expected: State, found: State, where: str, *, squeeze: bool = False) -> None:
     """Raise Mismatch naming what is missing, has another shape, or belongs to another structure.
 
-    With `squeeze` a 1 x 1 convolution equals a linear layer: VAE attention is stored as either.
+    With `squeeze` a 1 x 1 convolution equals a linear layer: the VAE's attention and the projections
+    of Stable Diffusion 2 are stored as either.
     """
     missing = [name for name in expected if name not in found]
     wrong = [

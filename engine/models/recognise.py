@@ -39,7 +39,7 @@ TEXT_PARTS: Mapping[str, Mapping[str, str]] = {
 """Where a single file of a family holds its text encoders, by the parts' names in a folder."""
 ZERO_SNR_MARK = "ztsnr"
 """An empty tensor that some programs put into files beside "v_pred"."""
-REFINER = "the SDXL refiner, which no network is trained on"
+REFINER = "the SDXL refiner, which no network is trained on; choose the SDXL base"
 
 FAMILY_MARKS: tuple[tuple[str, Family], ...] = (
     # The first that fits wins: an SDXL file also has what looks like SD1's encoder.

@@ -20,6 +20,7 @@ from engine.models.detect import ModelFacts, file_facts, inspect_model
 from engine.models.folder import read_config, weight_files
 from engine.models.headers import Header, TensorInfo, read_header
 from engine.models.recognise import TEXT_PARTS, UNET, VAE
+from engine.models.vae_facts import SCALE, other_scale, vae_folder, vae_problem
 
 Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 DTYPE_OF_TORCH = {
@@ -125,16 +126,15 @@ def open_vae(path: Path, base: Config) -> VaeSource:
 
 
 def _vae_folder(folder: Path, base: Config) -> VaeSource:
-    inner = folder / "vae" if (folder / "vae").is_dir() else folder
+    inner = vae_folder(folder)
     files = weight_files(inner, "vae")
     if not files:
         raise _vae_error(folder, "The folder holds no VAE.")
     config = read_config(inner / "config.json")
     known = {name: config[name] for name in base if config.get(name) is not None}
-    if known.get("scaling_factor", base["scaling_factor"]) != base["scaling_factor"]:
-        told, own = known["scaling_factor"], base["scaling_factor"]
-        what = f"This VAE is of another family: it scales latents by {told}, the base by {own}."
-        raise _vae_error(inner, what)
+    told, own = known.get(SCALE, base[SCALE]), base[SCALE]
+    if told != own:
+        raise ModelError(other_scale(inner, told, own))
     return _sized(inner, read_files(files, "model.vae"), base | known)
 
 
@@ -169,4 +169,4 @@ def _diffusers_sizes(shapes: Mapping[str, tuple[int, ...]]) -> Config:
 
 
 def _vae_error(path: Path, what: str) -> ModelError:
-    return ModelError(Problem(what, str(path), "Give a VAE file or folder.", "model.vae"))
+    return ModelError(vae_problem(path, what))

@@ -29,7 +29,7 @@ def idle_settings(recipe: Recipe, given: Collection[str]) -> list[str]:
         row = setting(path)
         section, _, key = path.partition(".")
         value = getattr(getattr(recipe, section), key)
-        if row is None or value in (row.default, None, ""):
+        if row is None or value in (row.default, None, "", 0):
             continue
         reason = idle_reason(recipe, path)
         if reason:

@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge, Le, MultipleOf
 
+from engine.sampler_names import SamplerName
 from engine.settings.ask import Ask, Section
 
-SamplerName = Literal[
-    "ddim",
-    "euler",
-    "euler_a",
-    "heun",
-    "dpmpp_2m",
-    "dpmpp_2m_karras",
-    "dpmpp_sde_karras",
-    "unipc",
-    "lms",
-    "pndm",
-    "ddpm",
-]
 Side = Annotated[int, Ge(64), Le(4096), MultipleOf(8)]
 
 

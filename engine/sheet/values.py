@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from engine.prompts import Prompt
-from engine.settings.sample import SamplerName
+from engine.sampler_names import SamplerName
 
 if TYPE_CHECKING:
     from engine.sampling import Shot

@@ -53,7 +53,7 @@ class Layers:
 
 def usual_layers(family: str) -> Layers:
     """Those of the family's published models; names and kernels are those of any width."""
-    kernels = {}
+    kernels: dict[Place, tuple[int, ...]] = {}
     for layer in layer_shapes(full_size(family)):
         component, path = layer.component, layer.path
         if component != "unet" and not path.startswith(TEXT_ROOT):

@@ -100,11 +100,15 @@ def _data(wizard: Wizard) -> str:
 
 
 def _network(recipe: Recipe) -> str:
-    parts = [
-        name
-        for name, rate in (("U-Net", recipe.optim.unet_lr), ("text encoder", recipe.optim.te_lr))
-        if rate
-    ]
+    optim = recipe.optim
+    text_parts = {
+        (True, True): "text encoders",
+        (True, False): "text encoder",
+        (False, True): "second text encoder",
+    }
+    parts = ["U-Net"] if optim.unet_lr else []
+    if optim.te_lr or optim.te2_lr:
+        parts.append(text_parts[bool(optim.te_lr), bool(optim.te2_lr)])
     where = f"{_layers(recipe)}, {' + '.join(parts) or 'nothing'}"
     whole = f"{_size(recipe)}, {where}"
     short = whole.replace("text encoder", "TE")
@@ -138,6 +142,8 @@ def _layers(recipe: Recipe) -> str:
 def _optim(recipe: Recipe) -> str:
     optim, schedule = recipe.optim, recipe.schedule
     rates = f"LR {_rate(optim.unet_lr)}, TE {_rate(optim.te_lr)}"
+    if optim.te2_lr is not None and optim.te2_lr != optim.te_lr:
+        rates += f", TE2 {_rate(optim.te2_lr)}"
     warmup = f", {number_text(schedule.warmup_percent)} % warmup" if schedule.warmup_percent else ""
     return f"{optim.optimizer}, {rates}, {schedule.scheduler}{warmup}"
 

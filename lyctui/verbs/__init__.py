@@ -1,1 +1,1 @@
-"""What each verb of the command line does; `lyctui.cli` declares them."""
+"""What each verb of the command line does; `lyctui.cli` declares them, a file for each."""

@@ -19,6 +19,7 @@ WITHOUT_TORCH = [
     "engine.settings.toml",
     "engine.settings.walk",
     "engine.hardware",
+    "engine.loggers",
     "engine.runs",
     "engine.prompts",
     "engine.plan",
@@ -32,7 +33,7 @@ WITHOUT_TORCH = [
     "engine.models.detect",
     "engine.models.shapes",
     "engine.networks.shapes",
-    "lyctui.cli",
+    "lyctui.cli.program",
     "lyctui.app",
     "lyctui.monitor",
     "lyctui.plain_monitor",
@@ -63,13 +64,25 @@ def test_light_modules_import_no_torch(module):
         assert not found & (SCREENS | {"lyctui"})
 
 
-def test_everything_of_the_wizard_imports_no_torch():
-    code = "import pkgutil, importlib, lyctui.screens, lyctui.widgets\n"
-    code += "for package in (lyctui.screens, lyctui.widgets):\n"
-    code += "    for item in pkgutil.iter_modules(package.__path__):\n"
-    code += "        importlib.import_module(f'{package.__name__}.{item.name}')"
+EVERY_MODULE = """
+import importlib, pkgutil, sys
+package = importlib.import_module("{package}")
+for item in pkgutil.iter_modules(package.__path__, "{package}."):
+    importlib.import_module(item.name)
+    assert "torch" not in sys.modules, item.name
+"""
 
-    assert not imported_by(code) & HEAVY
+
+@pytest.mark.parametrize(
+    "package",
+    ["engine.kohya", "engine.planning", "engine.settings", "lyctui.screens", "lyctui.widgets"],
+)
+def test_no_module_of_a_light_package_imports_torch(package):
+    found = imported_by(EVERY_MODULE.format(package=package))
+
+    assert not found & HEAVY
+    if package.startswith("engine."):
+        assert not found & (SCREENS | {"lyctui"})
 
 
 CALL = """

@@ -73,9 +73,6 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_a_leaf_takes_the_text_of_trigger_and_class": "data.trigger data.class_word",
         "test_captions_switched_off": "data.captions",
     },
-    "engine/models/test_detect.py": {
-        "test_a_family_that_contradicts_the_file_is_refused": "model.family",
-    },
     "engine/models/test_load.py": {
         "test_the_wanted_number_format_and_no_other": "train.precision",
     },
@@ -83,6 +80,7 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_checkpointing_computes_twice_and_changes_nothing": "train.checkpointing",
     },
     "engine/models/test_settings_used.py": {
+        "test_family": "model.family",
         "test_prediction": "model.prediction",
         "test_vae": "model.vae",
         "test_clip_skip": "model.clip_skip",
@@ -146,15 +144,11 @@ PROVEN: dict[str, dict[str, str]] = {
     "engine/objective/test_loss.py": {
         "test_mask_takes_the_mean_over_its_area_or_over_the_picture": "data.mask_mean",
     },
-    "engine/optim/test_averaged.py": {
-        "test_the_moving_average_is_that_of_diffusers": "train.ema_decay",
-    },
     "engine/optim/test_loraplus.py": {
         "test_a_run_trains_up_factors_at_their_own_rate": "optim.loraplus_ratio",
     },
     "engine/optim/test_matrix.py": {
         "test_the_rates_that_are_told_are_those_that_move": "optim.lr",
-        "test_the_step_after_which_text_encoders_stop": "optim.te_stop_percent",
         "test_every_schedule_setting_reaches_the_curve": (
             "schedule.cycles schedule.power schedule.min_lr_ratio schedule.decay_percent"
         ),
@@ -163,13 +157,17 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_it_goes_down": "optim.optimizer",
         "test_each_part_gets_its_own_rate": "optim.unet_lr optim.te_lr",
     },
+    "engine/optim/test_runs.py": {
+        "test_a_resume_on_either_side_of_the_border_is_exact": (
+            "train.ema_decay train.network_precision"
+        ),
+        "test_text_encoders_stop_and_the_rest_goes_on": "optim.te_stop_percent",
+        "test_each_of_two_text_encoders_has_its_own_rate_and_both_stop": "optim.te2_lr",
+    },
     "engine/optim/test_schedules.py": {
         "test_curves": "schedule.scheduler",
         "test_warmup_by_percent_and_by_count": "schedule.warmup_percent schedule.warmup_steps",
         "test_piecewise_rules": "schedule.rules",
-    },
-    "engine/optim/test_weights.py": {
-        "test_small_steps_are_not_lost": "train.network_precision",
     },
     "engine/settings/test_optimizer_arguments.py": {
         "test_lines_win_over_fields_and_fields_over_defaults": (
@@ -211,7 +209,9 @@ PROVEN: dict[str, dict[str, str]] = {
     "engine/test_loggers.py": {
         "test_csv_has_a_line_for_each_step_and_measurement": "run.csv",
         "test_tensorboard_reads_back_numbers_and_pictures": "run.tensorboard",
-        "test_wandb_gets_numbers_and_no_key_is_written": "run.wandb run.wandb_project",
+        "test_wandb_gets_the_project_and_numbers_and_no_key_is_written": (
+            "run.wandb run.wandb_project"
+        ),
     },
     "engine/test_plan.py": {
         "test_clip_skip_follows_the_prompt_style": "model.prompt_style",
@@ -221,7 +221,6 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_the_name_is_the_trigger_with_the_next_free_number": "run.name",
     },
     "engine/test_run_modes.py": {
-        "test_the_second_text_encoder_has_a_rate_of_its_own_or_that_of_the_first": "optim.te2_lr",
         "test_a_long_gradient_is_shortened_and_told_as_it_was": "optim.max_grad_norm",
         "test_torch_computes_with_as_many_threads_as_are_set": "train.threads",
         "test_only_exact_kernels_are_used_where_that_is_asked_for": "run.deterministic",

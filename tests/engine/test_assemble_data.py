@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from engine import assemble
-from engine.assemble_data import ReadData, build_loaders, read_data
-from engine.data.captions import CaptionRules
+from engine.assemble_data import ReadData, build_loaders, read_data, text_source
 from engine.data.loader import Batch
 from engine.data.order import BatchPlan
 from engine.data.text import LiveText, TextCache
@@ -131,24 +129,22 @@ def test_model_max_tokens_and_weighted_prompts(folder: Path, tmp_path: Path, mod
         seen.append((max_tokens, weighted))
         return Conditioning(torch.zeros(len(texts), 2, 3))
 
-    base: Any = SimpleNamespace(
-        encode_text=encode_text,
-        te_hash="t",
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-        park=lambda *_: None,
-    )
-    recipe = recipe_of(folder)
+    base, recipe = encoder_of(encode_text), recipe_of(folder)
     other = recipe.model_copy(update={"model": recipe.model.model_validate(model)})
     for _ in range(2):
         # The usual recipe fills the cache first: another length or reading must not take its entries.
         for each in (recipe, other):
             found = read(folder).survey
-            assemble._text_source(
-                each, base, CaptionRules(), found, False, tmp_path, lambda *_: None
-            )
+            text_source(each, base, found, tmp_path, lambda *_: None, live=False)
     wanted = [(75, False)] * 2 + ([asked] * 2 if model else [])
     assert seen == wanted
+
+
+def encoder_of(encode_text: Callable[..., Conditioning]) -> Any:
+    """What caching text needs of a base model."""
+    return SimpleNamespace(
+        encode_text=encode_text, te_hash="t", dtype=torch.float32, device=torch.device("cpu")
+    )
 
 
 def test_wildcards_of_few_forms_are_cached_and_of_many_are_not(
@@ -157,19 +153,12 @@ def test_wildcards_of_few_forms_are_cached_and_of_many_are_not(
     def encode_text(texts: Sequence[str], *_: Any, **__: Any) -> Conditioning:
         return Conditioning(torch.zeros(len(texts), 2, 3))
 
-    base: Any = SimpleNamespace(
-        encode_text=encode_text,
-        te_hash="t",
-        dtype=torch.float32,
-        device=torch.device("cpu"),
-        park=lambda *_: None,
-    )
-    recipe = recipe_of(folder, wildcards=True)
+    base = encoder_of(encode_text)
     found = read(folder, wildcards=True).survey
-    few = CaptionRules(wildcards=True)
-    many = CaptionRules(wildcards=True, prefix="{a|b|c|d} {a|b|c|d}", shuffle=True)
-    for rules, kind in ((few, TextCache), (many, LiveText)):
-        source = assemble._text_source(recipe, base, rules, found, False, tmp_path, lambda *_: None)
+    many = {"prefix": "{a|b|c|d} {a|b|c|d}", "shuffle_tags": True}
+    for more, kind in (({}, TextCache), (many, LiveText)):
+        recipe = recipe_of(folder, wildcards=True, **more)
+        source = text_source(recipe, base, found, tmp_path, lambda *_: None, live=False)
         assert type(source) is kind
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,27 +104,47 @@ def test_tensorboard_reads_back_numbers_and_pictures(tmp_path: Path) -> None:
     assert read.Tags()["images"] == ["samples/1"]
 
 
-def test_wandb_gets_numbers_and_no_key_is_written(
+class Service:
+    """Stands for the package wandb, which sends: what reaches it through accelerate's own tracker."""
+
+    def __init__(self) -> None:
+        self.opened: dict[str, Any] = {}
+        self.logged: list[tuple[dict[str, Any], int | None]] = []
+        self.finished = False
+
+    def init(self, **given: Any) -> Service:
+        self.opened = given
+        return self
+
+    def Settings(self, **given: Any) -> dict[str, Any]:
+        return given
+
+    def log(self, values: dict[str, Any], step: int | None = None) -> None:
+        self.logged.append((values, step))
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+def test_wandb_gets_the_project_and_numbers_and_no_key_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls: list[tuple[str, Any]] = []
-
-    class Recorder:
-        def log(self, values: dict[str, Any], step: int | None = None) -> None:
-            calls.append(("log", (values, step)))
-
-        def finish(self) -> None:
-            calls.append(("finish", None))
-
-    monkeypatch.setenv("WANDB_API_KEY", "never-to-be-written")
-    found = Loggers({"WandB": loggers.Tracker(lambda event: Recorder())})
-    assert feed(found, started(), done(3, 0.5)) == []
-    found.close()
-    assert calls[0][1][1] == 3
-    assert calls[0][1][0]["loss/step"] == 0.5
-    assert calls[-1][0] == "finish"
-    assert loggers._wandb_id(RunFolder(tmp_path)) == loggers._wandb_id(RunFolder(tmp_path))
-    assert "never-to-be-written" not in (tmp_path / loggers.WANDB_ID).read_text()
+    service, key = Service(), "never-to-be-written"
+    monkeypatch.setitem(sys.modules, "wandb", service)  # type: ignore[arg-type]
+    monkeypatch.setenv("WANDB_API_KEY", key)
+    run, folder = Run(wandb=True, wandb_project="emblems"), RunFolder(tmp_path)
+    found = open_loggers(run, folder, "[run]\n")
+    assert feed(found, started(), done(3, 0.5)) + found.close() == []
+    assert service.opened["project"] == "emblems"
+    assert service.opened["config"] == {"recipe": "[run]\n"}
+    assert (service.logged[0][0]["loss/step"], service.logged[0][1]) == (0.5, 3)
+    assert service.finished
+    assert key not in str(service.opened)
+    assert not [path for path in tmp_path.rglob("*") if key in path.read_text()]
+    first = service.opened["id"]
+    again = open_loggers(run, folder, "")
+    assert feed(again, started(3)) + again.close() == []
+    assert service.opened["id"] == first, "a resume goes on with the same run there"
 
 
 def test_a_failing_log_is_told_once_and_training_goes_on(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ class Run:
         self.network.inject()
         self.folder = RunFolder(root)
         self.seen: list[Event] = []
-        training: Any = SimpleNamespace(model=model, network=self.network)
+        training: Any = SimpleNamespace(model=model, network=self.network, resting=("vae",))
         self.previews = Previews(
             training,
             self.folder,

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from engine.assemble import Training, assemble, trained_rates
+from engine.assemble import Training, assemble
+from engine.assemble_network import trained_rates
 from engine.checkpoint.state import Place
 from engine.conduct import _set_device_modes
 from engine.data.order import BatchPlan, StepPlan

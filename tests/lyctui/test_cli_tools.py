@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from lyctui.cli import app
+from lyctui.cli.program import app
 from lyctui.verbs.tools import report_lines, rule_of, weighted
 from tests.engine.tools.tiny_files import Tiny, distance
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from lyctui.cli import app as cli
+from lyctui.cli.program import app as cli
 from lyctui.screens.imported import ImportScreen
 from lyctui.screens.welcome import WelcomeScreen
 from lyctui.widgets.lines import Lines

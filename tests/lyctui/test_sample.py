@@ -12,8 +12,8 @@ import torch
 from typer.testing import CliRunner
 
 from engine.sheet.values import Sheet
-from lyctui import cli
 from lyctui.app import LyctuiApp
+from lyctui.cli.program import app
 from lyctui.monitor import WatchedRun
 from lyctui.pictures import Pictures
 from lyctui.screens.results import ResultsScreen
@@ -39,17 +39,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
 
 
 def call(*arguments: object) -> Any:
-    return RUNNER.invoke(cli.app, ["sample", *map(str, arguments)])
+    return RUNNER.invoke(app, ["sample", *map(str, arguments)])
 
 
 def objects(done: Any) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
-
-
-def test_names_of_samplers_are_those_of_the_settings() -> None:
-    from engine.settings.sample import SamplerName
-
-    assert cli.SamplerName == SamplerName
 
 
 def test_a_run_as_objects(run: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from engine.errors import ModelError
+from engine.hardware import Hardware
 from engine.models import source
 from engine.models.architecture import family_config
 from engine.models.detect import inspect_model, settle_choice
 from engine.models.family import BaseModel
 from engine.models.headers import Header
 from engine.models.load import load_model
+from engine.models.vae_facts import vae_problems
+from engine.plan import Facts, plan
+from engine.settings.check import parse
 from tests.tiny_families import (
     FAMILIES,
     Family,
@@ -260,8 +265,10 @@ def test_file_and_folder_give_the_exact_weights_and_the_same_answers(
 
 def test_projections_of_sd2_may_be_convolutions(tmp_path: Path) -> None:
     model: Any = load_model(write_tiny(tmp_path / "a.safetensors", "sd2", seed=1, linear=False))
-    assert isinstance(model.unet.mid_block.attentions[0].proj_in, nn.Conv2d)
-    assert_is(model, family_modules("sd2", 1, linear=False))
+    assert isinstance(model.unet.mid_block.attentions[0].proj_in, nn.Linear)
+    stored = family_modules("sd2", 1, linear=False).unet.state_dict()
+    for name, weight in model.unet.state_dict().items():
+        assert weight.equal(stored[name].reshape(weight.shape)), name
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
@@ -388,6 +395,37 @@ def test_a_vae_folder_of_another_family_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"0\.18215, the base by 0\.13025") as error:
         source.open_vae(tmp_path, family_config("sdxl", "vae"))
     assert error.value.problems[0].path == "model.vae"
+
+
+def test_a_vae_that_cannot_fit_is_told_before_anything_loads(
+    tmp_path: Path, family_files: Files
+) -> None:
+    base = inspect_model(family_files["sdxl"])
+    family_modules("sd1", 5).vae.save_pretrained(tmp_path / "other" / "vae")
+    lone = {"first_stage_model.decoder.conv_in.weight": torch.zeros(1)}
+    save_file(lone, tmp_path / "lone.safetensors")
+    save_file({"text": torch.zeros(1)}, tmp_path / "text.safetensors")
+    cases = {
+        family_files["sd1"]: "This VAE is of Stable Diffusion 1, the base is Stable Diffusion XL.",
+        tmp_path / "other": "of another family: it scales latents by 0.18215",
+        tmp_path / "none.safetensors": "no such file",
+        tmp_path / "text.safetensors": "The file holds no VAE.",
+        tmp_path: "The folder holds no VAE.",
+        family_files["sdxl"]: "",
+        tmp_path / "lone.safetensors": "",
+    }
+    for path, words in cases.items():
+        told = [problem.what for problem in vae_problems(path, base)]
+        assert (len(told) == 1 and words in told[0]) if words else not told, path
+    # Stable Diffusion 1 and 2 have one autoencoder.
+    assert not vae_problems(family_files["sd1"], inspect_model(family_files["sd2"]))
+    (missing,) = vae_problems(None, replace(base, has_vae=False))
+    assert (missing.what, missing.path) == ("The file has no VAE.", "model.vae")
+
+    recipe = parse({"model": {"vae": str(family_files["sd1"])}})
+    hardware = Hardware(gpus=(), cores=2, ram_total=2**34, ram_free=2**33)
+    made = plan(recipe, Facts(hardware=hardware, model=base, drawn_seed=1))
+    assert [problem.path for problem in made.model_problems] == ["model.vae"]
 
 
 def test_the_hash_of_the_text_encoders_knows_the_second(

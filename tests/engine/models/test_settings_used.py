@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from engine.assemble import Training, assemble
-from engine.errors import EnvironmentFault, RecipeError
+from engine.errors import EngineError, EnvironmentFault, RecipeError
 from engine.hardware import Hardware
 from engine.models.load import load_model
 from engine.models.stable_diffusion import StableDiffusion
@@ -37,11 +37,11 @@ def trainings(
         "weighted_prompts": True,
     }
     still = {"unet_lr": 1e-3, "te_lr": 0.0}
-    parked: list[tuple[str, ...]] = []
+    parked: list[str] = []
     with pytest.MonkeyPatch.context() as patch:
         real = StableDiffusion.park
         patch.setattr(
-            StableDiffusion, "park", lambda self, *x: (parked.append(x), real(self, *x))[1]
+            StableDiffusion, "park", lambda self, *x: (parked.extend(x), real(self, *x))[1]
         )
         live = {"cache_text": False, "cache_latents": "off"}
         usual = run_of(root, model=base, optim=still, data=live)
@@ -58,6 +58,12 @@ def trainings(
 
 def run_of(root: Path, **sections: dict[str, Any]) -> Training:
     return assemble(small_recipe(root, **sections), root / "cache", lambda *_: None)
+
+
+def test_family(tmp_path: Path, family_files: dict[Family, Path]) -> None:
+    model = {"path": str(family_files["sd2"]), "family": "sd1"}
+    with pytest.raises(EngineError, match="not Stable Diffusion 1"):
+        run_of(tmp_path, model=model)
 
 
 def test_prediction(trainings: dict[str, Any]) -> None:
@@ -96,7 +102,7 @@ def test_attention(trainings: dict[str, Any]) -> None:
 
 
 def test_what_was_cached_leaves_the_device(trainings: dict[str, Any]) -> None:
-    assert trainings["parked"] == [("vae",), ("te",)]
+    assert trainings["parked"] == ["vae", "te"]
 
 
 def test_clip_skip(tmp_path: Path, family_files: dict[Family, Path]) -> None:

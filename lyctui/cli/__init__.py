@@ -1,0 +1,29 @@
+"""The command line: a file for each verb with its flags, and `program`, which puts them together.
+
+What a verb does stands in `lyctui.verbs` and is imported only when the verb is called.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def version_text() -> str:
+    """Program and version."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return f"lyctui {version('lyctui')}"
+    except PackageNotFoundError:
+        return "lyctui (not installed)"
+
+
+def main() -> None:
+    """Entry point of the `lyctui` command."""
+    if sys.argv[1:] == ["--version"]:
+        # The one answer that scripts ask for often: not even typer is needed.
+        sys.stdout.write(version_text() + "\n")
+        return
+    from lyctui.cli.program import run
+
+    sys.exit(run(as_json="--json" in sys.argv))
