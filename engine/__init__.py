@@ -1,8 +1,12 @@
 """The trainer: knows nothing of screens."""
 
-from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("lyctui")
-except PackageNotFoundError:  # a source tree that was not installed
-    __version__ = "0"
+def program_version() -> str:
+    """Version of this program; empty in a source tree that was not installed."""
+    # Imported when it is asked for: it takes longer than all else that `lyctui --help` needs of us.
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("lyctui")
+    except PackageNotFoundError:
+        return ""

@@ -6,7 +6,7 @@ import datetime
 import json
 from typing import TYPE_CHECKING, Any
 
-from engine import __version__
+from engine import program_version
 from engine.label_keys import training_keys
 from engine.networks.metadata import NetworkFacts, network_metadata
 from engine.planning.family import how_told
@@ -28,7 +28,7 @@ def file_metadata(recipe: Recipe, training: Training, place: Place, tally: Tally
         training=training_keys(recipe, training, place, tally),
         title=save.title or recipe.run.name or "",
         architecture=model.modelspec,
-        version=__version__,
+        version=program_version() or "0",
         date=datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         resolution=training.resolution,
         prediction=model.prediction,

@@ -25,7 +25,8 @@ from engine.networks.consumers import TITLES, Consumer, Verdict
 from engine.planning.doubts import prediction_problems
 from engine.planning.facts import Facts
 from engine.planning.family import how_told, prediction_notice
-from engine.planning.fill import Filled, Origin, fill, setting_paths
+from engine.planning.fill import Filled, fill, setting_paths
+from engine.planning.filler import Origin
 from engine.planning.lengths import with_cut_captions
 from engine.planning.memory import MemoryEstimate
 from engine.planning.notices import notices_of

@@ -389,7 +389,11 @@ def shown_value(form: FormField, value: Any) -> str:
     text = to_text(form, value).replace("\n", " · ")
     if not text:
         return "empty"
-    return f"{text} {form.unit}".strip() if form.kind in ("whole", "number", "pair", "numbers") else text
+    return (
+        f"{text} {form.unit}".strip()
+        if form.kind in ("whole", "number", "pair", "numbers")
+        else text
+    )
 
 
 def suggestion(form: FormField, chosen: Any, recommended: Any, *, differs: bool) -> str:

@@ -275,7 +275,8 @@ def _other_rate(now: Now, factor: float, why: str) -> Change | None:
     if text_rate and "optim.te_lr" not in answers:
         answers["optim.te_lr"] = float(f"{text_rate * factor:.2g}")
     title = f"Learning rate {number_text(new)} instead of {number_text(rate)}"
-    return Change(title, f"{why} The text encoder's rate goes along.", answers)
+    along = " The text encoder's rate goes along." if any(now[path] for path in TEXT_RATES) else ""
+    return Change(title, why + along, answers)
 
 
 def whole_layers(now: Now) -> Change:

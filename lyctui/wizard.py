@@ -9,15 +9,16 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, Problem
 from engine.planning.facts import Facts, draw_seed
-from engine.planning.fill import Filled, Origin, fill
+from engine.planning.fill import Filled, fill
+from engine.planning.filler import Origin
 from lyctui.background import Latest
 from lyctui.draft import Checked, Draft
 from lyctui.steps import NAMES, page_of
+from lyctui.wizard_reads import inspect, names_in, survey_of, whole_survey
 
 if TYPE_CHECKING:
     from engine.data.findings import Finding
@@ -380,7 +381,7 @@ class Wizard:
         self._data_key = key
         self.survey_problems = ()
         self._full_job.ask(lambda wanted: None)
-        self._quick_job.ask(lambda wanted: (key, recipe, _survey(rules, False, wanted)))
+        self._quick_job.ask(lambda wanted: (key, recipe, survey_of(rules, False, wanted)))
 
     def _quick_read(self, answer: Any) -> None:
         if self._survey_failed(answer):
@@ -392,7 +393,7 @@ class Wizard:
             self.looked_at = (0, len(found.items))
             self._fill()
         self._tell()
-        self._full_job.ask(lambda wanted: _whole_survey(recipe, wanted, self._decoded))
+        self._full_job.ask(lambda wanted: whole_survey(recipe, wanted, self._decoded))
 
     def _decoded(self, done: int, total: int) -> None:
         self.looked_at = (done, total)
@@ -422,7 +423,7 @@ class Wizard:
         from engine.plan import plan_filled
 
         def make(wanted: Callable[[], None]) -> tuple[frozenset[str], Survey | None, Plan]:
-            names = _names_in(filled.recipe.run.folder)
+            names = names_in(filled.recipe.run.folder)
             return names, facts.survey, plan_filled(filled, facts)
 
         self._plan_job.ask(make)
@@ -438,48 +439,6 @@ class Wizard:
                 with self._lock:
                     self._fill()
         self._tell()
-
-
-def inspect(path: Path) -> ModelFacts:
-    """What a model file says of itself."""
-    from engine.models.detect import inspect_model
-
-    return inspect_model(path)
-
-
-def _whole_survey(
-    recipe: Recipe, wanted: Callable[[], None], progress: Callable[[int, int], None]
-) -> Survey:
-    from engine.planning.lengths import with_cut_captions
-    from engine.planning.rules import survey_rules
-
-    found = _survey(survey_rules(recipe.data), True, wanted, progress)
-    return with_cut_captions(found, recipe)
-
-
-def _survey(
-    rules: Any,
-    decode: bool,
-    wanted: Callable[[], None],
-    progress: Callable[[int, int], None] | None = None,
-) -> Survey:
-    from engine.data.survey import survey
-
-    def step(done: int, total: int) -> None:
-        wanted()
-        if progress is not None:
-            progress(done, total)
-
-    return survey(rules, decode=decode, progress=step)
-
-
-def _names_in(folder: Path | None) -> frozenset[str]:
-    try:
-        return (
-            frozenset(one.name for one in folder.expanduser().iterdir()) if folder else frozenset()
-        )
-    except OSError:
-        return frozenset()
 
 
 def _at(recipe: Recipe, path: str) -> Any:

@@ -20,6 +20,8 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
+from engine.cache_limit import trim
+
 TEMPORARY = ".tmp-"
 STALE_SECONDS = 3600
 """A temporary file this old belongs to a process that died."""
@@ -80,20 +82,8 @@ class Store:
         Gives the bytes that remain.
         """
         self._remove_stale()
-        entries = []
-        for path in self.folder.glob("*/*.safetensors"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                entries.append((status.st_mtime_ns, status.st_size, path))
-        total = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries):
-            if total <= self.limit_bytes:
-                break
-            if path.stem not in keep:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    total -= size
-        return total
+        files = self.folder.glob("*/*.safetensors")
+        return trim(files, self.limit_bytes, lambda path: path.stem in keep)
 
     def _remove_stale(self) -> None:
         for path in self.folder.glob(f"*/{TEMPORARY}*"):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from engine.cache_limit import trim
 
 LIMIT_BYTES = 1_000_000_000
 
@@ -55,16 +56,4 @@ class PictureStore:
 
     def trim(self, keep: frozenset[Path]) -> None:
         """Remove the pictures unused for longest until the limit holds; never those of `keep`."""
-        entries = []
-        for path in self.folder.glob("*/*.png"):
-            with contextlib.suppress(OSError):
-                status = path.stat()
-                entries.append((status.st_mtime_ns, status.st_size, path))
-        total = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries):
-            if total <= self.limit_bytes:
-                return
-            if path not in keep:
-                with contextlib.suppress(OSError):
-                    path.unlink()
-                    total -= size
+        trim(self.folder.glob("*/*.png"), self.limit_bytes, lambda path: path in keep)

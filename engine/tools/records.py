@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from engine import program_version
 from engine.errors import NetworkFileError
 from engine.networks.layout_scales import KEY as ADAPTER_METADATA
 from engine.networks.metadata import recipe_in
@@ -30,7 +30,7 @@ def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
 def with_record(metadata: Mapping[str, str], entry: Mapping[str, Any]) -> dict[str, str]:
     """With one more entry of what was done."""
     history = _history(metadata.get(TOOL, ""))
-    entry = {"version": program_version(), **entry}
+    entry = {"version": program_version() or "unknown", **entry}
     return dict(metadata) | {TOOL: json.dumps([*history, entry])}
 
 
@@ -95,11 +95,3 @@ def trained_with(metadata: Mapping[str, str]) -> tuple[str, bool]:
     if isinstance(network, dict) and network.get("algorithm"):
         return str(network["algorithm"]), network.get("rs_lora") is True
     return algorithm, rooted
-
-
-def program_version() -> str:
-    """Version of this program."""
-    try:
-        return version("lyctui")
-    except PackageNotFoundError:
-        return "unknown"

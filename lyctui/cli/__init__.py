@@ -7,15 +7,12 @@ from __future__ import annotations
 
 import sys
 
+from engine import program_version
+
 
 def version_text() -> str:
     """Program and version."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return f"lyctui {version('lyctui')}"
-    except PackageNotFoundError:
-        return "lyctui (not installed)"
+    return f"lyctui {program_version() or '(not installed)'}"
 
 
 def main() -> None:

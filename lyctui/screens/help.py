@@ -19,7 +19,6 @@ class HelpScreen(ModalScreen[None]):
 
     AUTO_FOCUS = "VerticalScroll"
     DEFAULT_CSS = """
-    HelpScreen > .dialog { width: 76; height: 92%; }
     HelpScreen VerticalScroll { height: 1fr; margin-top: 1; }
     HelpScreen Static { height: auto; }
     """

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
 
-from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.message import Message
-from textual.screen import Screen
-from textual.widgets import Button, Footer, Input, Static
+from textual.widgets import Button, Footer, Static
 
-from engine.errors import EngineError
 from lyctui import text
-from lyctui.background import Latest
 from lyctui.draft import Draft, draft_from_recipe
-from lyctui.fields import text_path
-from lyctui.host import Host
 from lyctui.report import Line
+from lyctui.screens.file_first import FileScreen
 from lyctui.widgets.lines import Lines
 from lyctui.widgets.path_input import PathInput
 from lyctui.widgets.title import TitleLine
@@ -39,16 +34,9 @@ GROUPS = (
 KEY_CELLS = 30
 
 
-class _FileRead(Message):
-    def __init__(self, found: Imported | BaseException) -> None:
-        super().__init__()
-        self.found = found
-
-
-class ImportScreen(Screen[Draft | None]):
+class ImportScreen(FileScreen["Imported"]):
     """Reads a configuration, shows the report, and gives its recipe as a draft."""
 
-    CSS_PATH = "../styles/wizard.tcss"
     HELP = (
         "A JSON file of the kohya_ss GUI, a TOML file of sd-scripts, its data set TOML, or a file with "
         "its command. The file stays as it is. Each key is listed with the setting that it became; the "
@@ -61,9 +49,7 @@ class ImportScreen(Screen[Draft | None]):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
-        self.found: Imported | None = None
-        self._reader: Latest[Imported] = Latest("kohya configuration", self._read)
+        super().__init__("kohya configuration")
 
     def compose(self) -> ComposeResult:
         """Path, button, report."""
@@ -79,73 +65,22 @@ class ImportScreen(Screen[Draft | None]):
                 "Next: the wizard with these answers", id="next", compact=True, disabled=True
             )
             yield Lines([()])
-            yield Lines(id="report")
+            yield Lines(id="facts")
         yield Footer(compact=True)
 
-    def on_mount(self) -> None:
-        """Begin in the path."""
-        self.query_one(PathInput).focus()
-
-    def on_unmount(self) -> None:
-        """Nobody waits any more."""
-        self._reader.close()
-
-    def on_resize(self) -> None:
-        """Fold for the new width."""
-        if self.found is not None:
-            self._fill(self.found)
-
-    @on(Input.Submitted)
-    @on(PathInput.Chosen)
-    def _given(self) -> None:
+    def read_file(self, path: Path) -> Imported:
+        """The recipe, and what became of each key."""
         from engine.kohya.load import import_file
 
-        path = text_path(self.query_one(PathInput).value)
-        self.found = None
-        self._reader.ask(lambda wanted: import_file(path))
+        return import_file(path)
 
-    def _read(self, answer: Imported | BaseException) -> None:
-        self.post_message(_FileRead(answer))
+    def lines_of(self, found: Imported) -> list[Line]:
+        """Every key, folded for the width."""
+        return report_lines(found, max(40, self.size.width - 6))
 
-    @on(_FileRead)
-    def _show(self, event: _FileRead) -> None:
-        event.stop()
-        button = self.query_one("#next", Button)
-        if isinstance(event.found, BaseException):
-            self.query_one("#report", Lines).show(self._error_lines(event.found))
-            button.disabled = True
-            return
-        self.found = event.found
-        self._fill(event.found)
-        button.disabled = False
-        button.focus()
-
-    def _fill(self, found: Imported) -> None:
-        width = max(40, self.size.width - 6)
-        self.query_one("#report", Lines).show(report_lines(found, width))
-
-    def _error_lines(self, error: BaseException) -> list[Line]:
-        sign = cast(Host, self.app).signs.error
-        problems = (
-            error.problems if isinstance(error, EngineError) else (f"It cannot be read: {error}",)
-        )
-        lines: list[Line] = []
-        for problem in problems:
-            first, *rest = text.wrap(text.inert(str(problem)), max(40, self.size.width - 8))
-            lines.append(((f"{sign} ", "error"), (first, "")))
-            lines += [((f"  {line}", ""),) for line in rest]
-        return lines
-
-    @on(Button.Pressed)
-    def _pressed(self) -> None:
-        self.action_next()
-
-    def action_next(self) -> None:
-        """On to the wizard, or read the file first."""
-        if self.found is None:
-            self._given()
-        else:
-            self.dismiss(draft_from_recipe(self.found.data))
+    def draft_of(self, found: Imported) -> Draft:
+        """The recipe's settings as answers."""
+        return draft_from_recipe(found.data)
 
 
 def report_lines(found: Imported, width: int) -> list[Line]:

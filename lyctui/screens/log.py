@@ -47,9 +47,12 @@ class TextScreen(Screen[None]):
 
     def on_mount(self) -> None:
         """Fill it."""
-        log = self.query_one(Log)
-        log.write_lines(self._lines or ["nothing yet"])
-        log.focus()
+        self.fill()
+        self.query_one(Log).focus()
+
+    def fill(self) -> None:
+        """Write what there is. Overridden, not `on_mount`: of that every class's own is called."""
+        self.query_one(Log).write_lines(self._lines or ["nothing yet"])
 
     def action_top(self) -> None:
         """The beginning."""
@@ -68,14 +71,13 @@ class LogScreen(TextScreen):
         self._path = path
         self._offset = 0
 
-    def on_mount(self) -> None:
+    def fill(self) -> None:
         """Show the end of the file and follow it."""
         try:
             self._offset = max(0, self._path.stat().st_size - TAIL_BYTES)
         except OSError:
             self.query_one(Log).write_line("The log is empty.")
         self._read()
-        self.query_one(Log).focus()
         self.set_interval(READ_SECONDS, self._read)
 
     def _read(self) -> None:

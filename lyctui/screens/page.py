@@ -19,16 +19,9 @@ from textual.widgets import Button, Footer, Static
 
 from engine.errors import Problem
 from lyctui import text
-from lyctui.fields import (
-    MANY_LINES,
-    FieldError,
-    FormField,
-    from_text,
-    shown_value,
-    suggestion,
-    to_text,
-)
+from lyctui.fields import MANY_LINES, FieldError, FormField, from_text
 from lyctui.host import Host
+from lyctui.screens.field_words import field_look, full_help, short_help
 from lyctui.steps import NAMES, page_fields, step
 from lyctui.widgets.arithmetic_line import ArithmeticLine
 from lyctui.widgets.guide_panel import GuidePanel
@@ -212,36 +205,7 @@ class WizardPage(Screen[None]):
 
     def look(self, form: FormField) -> Look:
         """How one field stands."""
-        wizard, path = self.wizard, form.path
-        value, origin = wizard.recommended(path)
-        mine = path in wizard.draft.answers
-        chosen = wizard.draft.answers.get(path)
-        recommended = to_text(form, value)
-        typed = to_text(form, chosen) if mine else ""
-        differs = mine and bool(recommended) and typed != recommended
-        problem = wizard.problem_at(path)
-        idle = self._idle(path)
-        note = f"no effect: {idle}" if idle else suggestion(form, chosen, value, differs=differs)
-        if not note and not mine and origin.source != "default":
-            note = (
-                f"{origin.source} {origin.reason}" if origin.source == "preset" else origin.reason
-            )
-        elif not note and not mine:
-            note = origin.reason or ("" if value is not None else form.blank)
-        return Look(
-            text=typed,
-            recommended=recommended,
-            note=note,
-            changed=differs,
-            problem=f"{problem.what} {problem.remedy}".strip() if problem else "",
-        )
-
-    def _idle(self, path: str) -> str:
-        """Why a setting does nothing beside the present answers; empty where it does something."""
-        from engine.settings.idle import idle_reason
-
-        plan = self.wizard.plan
-        return idle_reason(plan.recipe, path) if plan is not None else ""
+        return field_look(self.wizard, form)
 
     def _show_problems(self) -> None:
         found = self.wizard.page_problems(self.page) if self.tried else ()
@@ -290,33 +254,11 @@ class WizardPage(Screen[None]):
 
     def short_help(self, form: FormField) -> str:
         """Two or three sentences."""
-        value, origin = self.wizard.recommended(form.path)
-        parts = [f"{form.label}: {form.help}"]
-        idle = self._idle(form.path)
-        if idle:
-            parts.append(f"It has no effect now: {idle}.")
-        if form.range:
-            parts.append(f"It may be {form.range}.")
-        if value is not None and origin.source != "you" and origin.reason:
-            why = origin.reason if origin.source != "preset" else f"preset {origin.reason}"
-            parts.append(f"Recommended: {shown_value(form, value)}{f' ({why})' if why else ''}.")
-        parts.append("F1: more.")
-        return " ".join(parts)
+        return short_help(self.wizard, form)
 
     def explain(self, form: FormField) -> str:
         """The guide text of a setting with this run's numbers, below its short help."""
-        from lyctui.guides import explain
-
-        numbers = self.numbers()
-        with_guide = explain(form.path, numbers)
-        head = self.short_help(form).removesuffix(" F1: more.")
-        return f"{head}\n\n{with_guide}" if with_guide else head
-
-    def numbers(self) -> dict[str, str]:
-        """This run's numbers, for the guide texts."""
-        from lyctui.guides import run_numbers
-
-        return run_numbers(self.wizard.plan) if self.wizard.plan is not None else {}
+        return full_help(self.wizard, form)
 
     def help_text(self) -> str:
         """For the help page: the focused field, else the page."""

@@ -9,19 +9,16 @@ from textual import on
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
-from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Button, Footer, Input, Static
+from textual.widgets import Button, Footer, Static
 
-from engine.errors import EngineError
 from engine.runs import RunInfo
 from lyctui import text
-from lyctui.background import Latest
 from lyctui.draft import Draft
-from lyctui.fields import text_path
 from lyctui.host import Host
 from lyctui.network_file import NetworkFacts, draft_from_network, read_network_facts
 from lyctui.report import Line
+from lyctui.screens.file_first import FileScreen
 from lyctui.widgets.lines import Lines
 from lyctui.widgets.menu import Menu, Row
 from lyctui.widgets.path_input import PathInput
@@ -145,16 +142,9 @@ class WatchScreen(_RunList):
         cast(Any, self.app).watch_run(Path(event.key))
 
 
-class _FileRead(Message):
-    def __init__(self, facts: NetworkFacts | BaseException) -> None:
-        super().__init__()
-        self.facts = facts
-
-
-class NetworkFileScreen(Screen[Draft | None]):
+class NetworkFileScreen(FileScreen[NetworkFacts]):
     """A network file whose weights a new run starts from; gives a draft that asks the rest."""
 
-    CSS_PATH = "../styles/wizard.tcss"
     HELP = (
         "The file itself stays as it is. Its weights are the start of a new run; base model and pictures "
         "are asked on the next pages."
@@ -166,9 +156,7 @@ class NetworkFileScreen(Screen[Draft | None]):
     ]
 
     def __init__(self) -> None:
-        super().__init__()
-        self.facts: NetworkFacts | None = None
-        self._reader: Latest[NetworkFacts] = Latest("network file", self._read)
+        super().__init__("network file")
 
     def compose(self) -> ComposeResult:
         """Path, facts, Next."""
@@ -185,57 +173,17 @@ class NetworkFileScreen(Screen[Draft | None]):
             yield Button("Next: base model and pictures", id="next", compact=True, disabled=True)
         yield Footer(compact=True)
 
-    def on_mount(self) -> None:
-        """Begin in the path."""
-        self.query_one(PathInput).focus()
+    def read_file(self, path: Path) -> NetworkFacts:
+        """What the file's header and tensors tell."""
+        return read_network_facts(path)
 
-    def on_unmount(self) -> None:
-        """Nobody waits any more."""
-        self._reader.close()
+    def lines_of(self, found: NetworkFacts) -> list[Line]:
+        """The network, and what is exact, fresh and asked."""
+        return fact_lines(found, cast(Host, self.app).signs.done)
 
-    @on(Input.Submitted)
-    @on(PathInput.Chosen)
-    def _given(self) -> None:
-        path = text_path(self.query_one(PathInput).value)
-        self.facts = None
-        self._reader.ask(lambda wanted: read_network_facts(path))
-
-    def _read(self, answer: NetworkFacts | BaseException) -> None:
-        self.post_message(_FileRead(answer))
-
-    @on(_FileRead)
-    def _show(self, event: _FileRead) -> None:
-        event.stop()
-        box = self.query_one("#facts", Lines)
-        button = self.query_one("#next", Button)
-        if isinstance(event.facts, BaseException):
-            sign = cast(Host, self.app).signs.error
-            words = (
-                str(event.facts)
-                if isinstance(event.facts, EngineError)
-                else f"It cannot be read: {event.facts}"
-            )
-            first, *rest = text.wrap(text.inert(words), 74)
-            box.show(
-                [((f"{sign} ", "error"), (first, "")), *[((f"  {line}", ""),) for line in rest]]
-            )
-            button.disabled = True
-            return
-        self.facts = event.facts
-        box.show(fact_lines(event.facts, cast(Host, self.app).signs.done))
-        button.disabled = False
-        button.focus()
-
-    @on(Button.Pressed)
-    def _pressed(self) -> None:
-        self.action_next()
-
-    def action_next(self) -> None:
-        """On to the wizard, or read the file first."""
-        if self.facts is None:
-            self._given()
-        else:
-            self.dismiss(draft_from_network(self.facts))
+    def draft_of(self, found: NetworkFacts) -> Draft:
+        """A new run that starts from the file."""
+        return draft_from_network(found)
 
 
 def fact_lines(facts: NetworkFacts, done: str) -> list[Line]:

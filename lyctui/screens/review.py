@@ -221,7 +221,6 @@ def write_recipe_file(wizard: Wizard) -> Path:
 class SavedScreen(ModalScreen[None]):
     """Where the recipe is, and how to train it."""
 
-    DEFAULT_CSS = "SavedScreen > .dialog { width: 74; }"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,enter,q", "dismiss", "Back", id="saved.back"),
     ]
@@ -251,7 +250,6 @@ class ValuesScreen(ModalScreen[None]):
     """Every value of the recipe and its origin."""
 
     DEFAULT_CSS = """
-    ValuesScreen > .dialog { width: 96%; height: 92%; padding: 0 1; }
     ValuesScreen VerticalScroll { height: 1fr; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [

@@ -143,9 +143,10 @@ def _optim(recipe: Recipe) -> str:
     optim, schedule = recipe.optim, recipe.schedule
     rates = f"LR {_rate(optim.unet_lr)}, TE {_rate(optim.te_lr)}"
     if optim.te2_lr is not None and optim.te2_lr != optim.te_lr:
-        rates += f", TE2 {_rate(optim.te2_lr)}"
+        rates += f"/{_rate(optim.te2_lr)}"
+    whole = f"{optim.optimizer}, {rates}, {schedule.scheduler}"
     warmup = f", {number_text(schedule.warmup_percent)} % warmup" if schedule.warmup_percent else ""
-    return f"{optim.optimizer}, {rates}, {schedule.scheduler}{warmup}"
+    return whole + warmup if text.cells(whole + warmup) <= WORDS_CELLS else whole
 
 
 def _rate(value: float | None) -> str:

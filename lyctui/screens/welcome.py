@@ -16,6 +16,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.widgets import Footer, Static
 
+from engine import program_version
 from engine.runs import RunInfo, default_runs_folder, list_runs
 from lyctui import terminal, text
 from lyctui.background import Latest
@@ -285,10 +286,4 @@ class WelcomeScreen(Screen[None]):
 
 
 def _host_name() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        number = version("lyctui")
-    except PackageNotFoundError:
-        number = ""
-    return text.inert(" · ".join(part for part in (os.uname().nodename, number) if part))
+    return text.inert(" · ".join(one for one in (os.uname().nodename, program_version()) if one))

@@ -40,11 +40,12 @@ def info_object(path: Path, base: Path | None = None) -> dict[str, Any]:
 
     With the base also norms of changes that depend on it.
     """
+    from engine.tools.checks import for_tools
     from engine.tools.info import describe
     from engine.tools.norms import change_norms
 
     info = describe(path)
-    problems = [] if info.is_network else list(info.problems)
+    problems = [] if info.is_network else [for_tools(problem) for problem in info.problems]
     norms: dict[str, float] = {}
     if info.is_network:
         norms, weight_problems = change_norms(path, base)
@@ -100,9 +101,9 @@ def info_lines(found: dict[str, Any], *, norms: bool = False) -> list[str]:
         f"kind       {found['kind']}, {text.filesize(found['bytes'])}",
         f"family     {found['family'] or 'not told'}",
         f"algorithm  {counted or 'not known'}",
-        f"modules    {len(modules)}: {parts}",
-        f"ranks      {', '.join(ranks)}",
     ]
+    if modules:
+        lines += [f"modules    {len(modules)}: {parts}", f"ranks      {', '.join(ranks)}"]
     if alphas:
         lines.append(f"alphas     {', '.join(f'{alpha:g}' for alpha in alphas[:8])}")
     lines += _norm_lines(modules)

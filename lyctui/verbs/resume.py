@@ -10,7 +10,7 @@ import typer
 from engine.errors import Problem, RunError
 from engine.runs import RunInfo, default_runs_folder, find_run, list_runs, run_info
 from lyctui import text
-from lyctui.outcome import has_state
+from lyctui.outcome import has_state, resume_command
 from lyctui.verbs.flags import Asked
 from lyctui.verbs.output import can_ask, cannot_ask, reporting, tell
 from lyctui.verbs.recipes import combine, set_texts
@@ -104,7 +104,7 @@ def _further(info: RunInfo) -> str:
 
     cut = stored_recipe(info.folder).train.max_steps == info.total_steps
     what, key = ("step limit", "max_steps") if cut else ("epochs", "epochs")
-    return f"Raise the {what}: lyctui resume {info.name} --set train.{key}=N"
+    return f"Raise the {what}: {resume_command(info.folder)} --set train.{key}=N"
 
 
 def change_recipe(folder: Path, asked: Asked, *, quiet: bool) -> None:

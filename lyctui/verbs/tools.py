@@ -16,6 +16,8 @@ from lyctui.verbs.output import reporting, say, say_json, tell
 
 INTERRUPTED = 130
 MOST_SKIPPED = 10
+NO_ERROR = 1e-9
+"""What is below is the arithmetic's own rounding."""
 
 
 def run_tool(work: Callable[[Progress], ToolReport], *, plain: bool, as_json: bool) -> int:
@@ -94,7 +96,7 @@ def _error_line(report: ToolReport) -> str:
 
 
 def _share(error: float) -> str:
-    return f"{text.significant(100 * error, 2)} %" if error > 0 else "0 %"
+    return f"{text.significant(100 * error, 2)} %" if error > NO_ERROR else "0 %"
 
 
 def rule_of(limit: int | None, **given: float | None) -> RankRule | None:

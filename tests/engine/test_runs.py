@@ -95,11 +95,13 @@ def test_events_come_back_and_half_a_line_waits(tmp_path: Path) -> None:
     assert [event.step for event in more if isinstance(event, StepDone)] == [3]
 
 
-def test_runs_are_listed_and_found(tmp_path: Path) -> None:
+def test_runs_are_listed_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path, "vexilo_v1", started())
     (tmp_path / "no run").mkdir()
     assert [info.name for info in list_runs(tmp_path)] == ["vexilo_v1"]
     assert find_run("vexilo_v1", tmp_path) == tmp_path / "vexilo_v1"
+    monkeypatch.chdir(tmp_path)
+    assert find_run("vexilo_v1", tmp_path / "missing") == tmp_path / "vexilo_v1", "absolute"
     with pytest.raises(RunError, match="vexilo_v1"):
         find_run("vexilo_v2", tmp_path)
     assert list_runs(tmp_path / "missing") == ()

@@ -353,6 +353,20 @@ def test_resume_of_a_finished_run_asks_for_more_epochs(call, tmp_path):
     assert "train.epochs" in done.stderr
 
 
+def test_a_finished_run_tells_what_has_ended_it(tmp_path):
+    from engine.errors import RunError
+    from lyctui.verbs.flags import Asked
+    from lyctui.verbs.resume import reopened
+
+    folder = make_run(tmp_path, "done", started(), step(20), ended("finished", 20))
+    with (folder / "run.toml").open("a") as file:
+        file.write("[train]\nmax_steps = 20\n")
+    with pytest.raises(RunError) as raised:
+        reopened(folder, Asked(), from_step=None, quiet=True)
+    remedy = raised.value.problems[0].remedy
+    assert remedy == f"Raise the step limit: lyctui resume {folder} --set train.max_steps=N"
+
+
 def test_the_unfinished_run_of_a_recipe_is_found_by_its_file(tmp_path, monkeypatch):
     from engine.settings import Recipe
     from lyctui.verbs.start import RECIPE_FILE, unfinished_run

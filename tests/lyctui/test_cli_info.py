@@ -90,7 +90,10 @@ def test_a_file_of_another_kind_is_named(tmp_path):
     found = info_object(path)
 
     assert found["kind"] == "other"
-    assert any("base model" in problem for problem in found["problems"])
+    (problem,) = found["problems"]
+    assert problem == "This is a base model. Give a network file."
+    lines = info_lines(found)
+    assert not any(line.startswith(("modules", "ranks")) for line in lines)
 
 
 def test_a_file_that_is_none_is_the_environments_fault(tmp_path):

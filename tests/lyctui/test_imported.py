@@ -87,7 +87,7 @@ async def test_a_configuration_leads_into_the_wizard(tmp_path: Path) -> None:
         rows = app.screen.query_one(Menu).rows
         await pilot.press(str([row.key for row in rows].index("import") + 1))
         await until(pilot, lambda: isinstance(app.screen, ImportScreen))
-        report = app.screen.query_one("#report", Lines)
+        report = app.screen.query_one("#facts", Lines)
         app.screen.query_one(PathInput).value = str(tmp_path / "none.json")
         await pilot.press("enter")
         await until(pilot, lambda: "no such file" in report.plain)

@@ -15,14 +15,18 @@ from engine.plan import Facts, plan
 from engine.settings.check import parse
 from lyctui.app import LyctuiApp
 from lyctui.draft import Draft
-from lyctui.plain_wizard import Talk, _prediction
+from lyctui.plain_talk import Talk
+from lyctui.plain_wizard import _prediction
+from lyctui.remedies import Now, higher_rate
 from lyctui.report import number_lines, plain
+from lyctui.run_numbers import run_numbers
 from lyctui.screens.model import ModelPage, model_lines
 from lyctui.screens.pages import make_page
+from lyctui.screens.summary import review_rows
 from lyctui.text import cells
 from lyctui.verbs.plan import plan_lines
 from lyctui.widgets.lines import Lines
-from tests.lyctui.wizard_parts import NO_GPU, field, settled, until
+from tests.lyctui.wizard_parts import NO_GPU, field, filled_draft, pictures, settled, until
 from tests.tiny_families import write_tiny
 
 MARK = 'the marker tensor "v_pred" in the file'
@@ -163,3 +167,40 @@ def test_the_monitor_shows_the_rate_of_both_encoders(rates: dict[str, float], wo
     shown = [plain(line) for line in number_lines(Snapshot(lr=rates))]
     assert any("1.0e-04 unet" in line and line.rstrip().endswith(words) for line in shown)
     assert all(cells(line) <= 78 for line in shown)
+
+
+def test_the_second_encoders_rate_is_shown_and_goes_along(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    wizard = settled(filled_draft(bases["untold"], pictures(tmp_path / "pictures")))
+    rows = {row.key: row.note for row in review_rows(wizard, 120)}
+    assert "U-Net" in rows["network/network"] and "encoder" not in rows["network/network"]
+    assert higher_rate(Now(wizard)).reason.endswith("the subject.")
+
+    for path, rate in {"optim.te_lr": 5e-5, "optim.te2_lr": 2e-5}.items():
+        wizard.set(path, rate)
+    wizard.set("optim.te_stop_percent", 50)
+    assert wizard.settle()
+    rows = {row.key: row.note for row in review_rows(wizard, 120)}
+    assert "TE 5e-5/2e-5" in rows["training/optim"]
+    assert "text encoders" in rows["network/network"]
+    answers = higher_rate(Now(wizard)).answers
+    assert (answers["optim.te_lr"], answers["optim.te2_lr"]) == (1e-4, 4e-5)
+
+    wizard.set("optim.te_lr", 0.0)
+    assert wizard.settle()
+    rows = {row.key: row.note for row in review_rows(wizard, 120)}
+    assert (
+        "second text encoder" in rows["network/network"] or "second TE" in rows["network/network"]
+    )
+    half = -(-wizard.plan.steps // 2)
+    assert run_numbers(wizard.plan)["te_stop_step"] == str(half)
+
+
+def test_a_vae_of_another_family_stands_beside_its_field(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    draft = draft_of(bases["untold"])
+    draft.set("model.vae", write_tiny(tmp_path / "sd1.safetensors", "sd1"))
+    (problem,) = settled(draft).page_problems("model")
+    assert problem.path == "model.vae" and "of Stable Diffusion 1" in problem.what
