@@ -36,6 +36,8 @@ RATES: dict[str, float] = {
     "lion": 5e-4,
     "lion8bit": 5e-4,
     "paged-lion8bit": 5e-4,
+    "came": 5e-4,
+    "radam-schedulefree": 2e-2,
     "sgd": 2.0,
     "sgd-nesterov": 0.5,
     "sgd-nesterov8bit": 0.5,
@@ -43,6 +45,10 @@ RATES: dict[str, float] = {
     "rprop": 1e-3,
 }
 USUAL = 2e-3
+ESTIMATES = {"dadapt-adam": "d0=1e-4 growth_rate=1.5", "dadapt-adan": "d0=1e-4 growth_rate=1.1",
+             "dadapt-adagrad": "d0=1e-2", "dadapt-lion": "d0=1e-4", "dadapt-sgd": "d0=1e-1",
+             "prodigy": "d0=1e-4"}  # fmt: skip
+"""A first guess of the rate that a few steps can show something with; the usual one is 1e-6."""
 OWN_RATE = frozenset({"adafactor"})
 """Optimizers that schedule themselves unless told otherwise."""
 
@@ -52,6 +58,8 @@ def recipe_of(optimizer: str, schedule: str, steps: int, runs: Path) -> Recipe:
     values = demo_recipe(runs).model_dump(mode="python", exclude_unset=True)
     rate = 1.0 if optimizer in ADAPTIVE else RATES.get(optimizer, USUAL)
     values["optim"] = {"optimizer": optimizer, "lr": rate, "te_lr": rate}
+    if optimizer in ESTIMATES:
+        values["optim"]["arguments"] = [ESTIMATES[optimizer]]
     if optimizer in OWN_RATE and schedule != "adafactor":
         values["optim"]["arguments"] = ["relative_step=False", "scale_parameter=False"]
     values["schedule"] = {"scheduler": schedule, "rules": "1:6,0.3"} if (

@@ -50,7 +50,8 @@ def movers(
     precision: torch.dtype,
 ) -> Movers:
     """Weights in flat buffers, and what steps and averages them; `rates` are those of trained parts."""
-    choice = optimizer_choice(recipe)
+    curve = curve_of(recipe, steps)
+    choice = optimizer_choice(recipe, warms_up=curve.warmup > 0)
     dtype = NETWORK_PRECISIONS[recipe.train.network_precision]
     weights = Weights(optimizer_groups(network, rates, choice, dtype))
     optimizer = build_optimizer(choice, weights.stepped)
@@ -60,7 +61,7 @@ def movers(
         optimizer=optimizer,
         averages=_averages(recipe, weights, optimizer),
         scaler=torch.amp.GradScaler(device.type, enabled=scaled),
-        curve=curve_of(recipe, steps),
+        curve=curve,
         te_stop_step=te_stop_step(recipe.optim.te_stop_percent, steps),
     )
 
@@ -108,10 +109,8 @@ def optimizer_groups(
     ]
 
 
-def optimizer_choice(recipe: Recipe) -> OptimizerChoice:
-    """The optimizer of a filled recipe with everything it is given."""
-    schedule = recipe.schedule
-    warms_up = bool(schedule.warmup_percent or schedule.warmup_steps)
+def optimizer_choice(recipe: Recipe, *, warms_up: bool) -> OptimizerChoice:
+    """The optimizer of a filled recipe with everything it is given; some want to know of a warmup."""
     return OptimizerChoice(
         name=recipe.optim.optimizer or "adamw",
         arguments=resolved(recipe.optim, warms_up=warms_up),

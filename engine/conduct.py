@@ -74,7 +74,7 @@ def conduct(
         place, lineage = Place(), Lineage()
         if resume:
             place, lineage = restore(folder, training, identity, from_step=from_step)
-        tally = Tally(began, seconds_before=lineage.seconds, lineage=lineage.runs)
+        tally = Tally(began, seconds_before=lineage.seconds, lineage=lineage.hops)
         previews = Previews(
             training,
             folder,
@@ -197,6 +197,7 @@ def identify(recipe: Recipe, training: Training) -> Identity:
         threads=torch.get_num_threads(),
         versions=versions,
         machine=machine,
+        vae_sha256=training.model.vae_hash,
     )
 
 

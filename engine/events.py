@@ -71,6 +71,8 @@ class StepDone(Event):
     vram_bytes: int | None = None
     """Memory in use: of the GPU where there is one, else of this process."""
     vram_peak_bytes: int | None = None
+    scaled_layers: int | None = None
+    """Layers whose change was scaled back to the largest norm; None where there is no such limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +226,7 @@ class Snapshot:
     loss_epoch_mean: float | None = None
     lr: dict[str, float] = field(default_factory=dict)
     grad_norm: float | None = None
+    scaled_layers: int | None = None
     seconds_per_step: float | None = None
     images_per_second: float | None = None
     device: str = ""
@@ -364,6 +367,7 @@ class Reducer:
             loss_epoch_mean=sum(self._epoch_losses) / len(self._epoch_losses),
             lr=event.lr,
             grad_norm=event.grad_norm,
+            scaled_layers=event.scaled_layers,
             seconds_per_step=per_step,
             images_per_second=event.samples / event.seconds if event.seconds else None,
             vram_bytes=event.vram_bytes,

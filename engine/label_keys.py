@@ -12,8 +12,10 @@ from engine.data.placing import check_places
 from engine.data.validation import held_out
 from engine.kohya.names import FULL_DIM, NETWORK_ARGS, THEIR_NAMES
 from engine.planning.rules import resolutions
+from engine.planning.sizes import caches_latents
 from engine.settings.network import Network, asked
 from engine.settings.optimizers import OPTIMIZERS
+from engine.settings.rules import WITHOUT_CONVOLUTIONS
 
 if TYPE_CHECKING:
     from engine.assemble import Training
@@ -47,7 +49,7 @@ def training_keys(recipe: Recipe, training: Training, place: Place, tally: Tally
 
 
 def _base_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
-    """The base model and its VAE."""
+    """The base model, and its VAE where another one was given."""
     model, path, vae = training.model, recipe.model.path, recipe.model.vae
     return {
         "v2": model.base_version.startswith("sd_v2"),
@@ -57,7 +59,7 @@ def _base_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
         "new_sd_model_hash": model.sha256,
         "vae_name": None if vae is None else vae.name,
         "vae_hash": None if vae is None else legacy_hash(vae.expanduser()),
-        "new_vae_hash": model.vae_hash,
+        "new_vae_hash": None if vae is None else model.vae_hash,
     }
 
 
@@ -194,7 +196,7 @@ def _data_keys(recipe: Recipe, training: Training) -> dict[str, Any]:
     """Pictures, captions and buckets."""
     data, found = recipe.data, training.survey
     return {
-        "cache_latents": data.cache_latents != "off",
+        "cache_latents": caches_latents(recipe),
         "caption_dropout_rate": data.caption_dropout,
         "caption_dropout_every_n_epochs": data.caption_dropout_every,
         "caption_tag_dropout_rate": data.tag_dropout,
@@ -235,6 +237,9 @@ def _network_args(recipe: Recipe) -> dict[str, str]:
     preset = network.targets if network.targets_file is None else network.targets_file.name
     args = {"algo": algorithm, "preset": preset, "train_norm": network.train_norm}
     args |= {theirs: asked(network, ours) for theirs, ours in NETWORK_ARGS.items()}
+    if network.targets_file is None and network.targets in WITHOUT_CONVOLUTIONS:
+        # A reader would take them for layers that are not in the file; 0 says that there are none.
+        args |= {"conv_dim": 0 if asked(network, "conv_rank") == 0 else None, "conv_alpha": None}
     if asked(network, "dora", "off") != "off":
         args |= {"dora_wd": True, "wd_on_output": asked(network, "dora") == "output"}
     # A rank of 0 switches convolutions off; any other zero is what would be there anyway.

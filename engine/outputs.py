@@ -13,6 +13,7 @@ import torch
 
 from engine.assemble import Training
 from engine.checkpoint.atomic import copy_new, file_sha256, write_text
+from engine.checkpoint.resume import Hop
 from engine.checkpoint.state import Identity, Place, State, state_bytes, write_state
 from engine.errors import Problem, TrainingError
 from engine.events import Event, Phase, Saved, Warned
@@ -34,7 +35,7 @@ class Tally:
     started_at: float
     seconds_before: float = 0.0
     peak_bytes: int = 0
-    lineage: tuple[str, ...] = ()
+    lineage: tuple[Hop, ...] = ()
 
     def seconds(self) -> float:
         """Training time so far, earlier parts of the run included."""

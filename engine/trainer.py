@@ -50,6 +50,8 @@ class PendingStep:
     grad_norm: Tensor
     lr: dict[str, float]
     samples: int
+    scaled: Tensor | None = None
+    """How many layers max-norm scaled back, on the device too."""
 
 
 def train(
@@ -137,9 +139,9 @@ def train_step(training: Training, plan: StepPlan, place: Place) -> PendingStep:
     # Not before backward, which may repeat the pass; what comes next stands at other timesteps.
     training.network.at_timesteps(None)
     grad_norm = _update(training, total, plan, place)
-    _limit_and_average(training, place.step)
+    scaled = _limit_and_average(training, place.step)
     lr = told_rates(training.optimizer, scheduled)
-    return PendingStep(place.step, place.epoch, total, grad_norm, lr, samples)
+    return PendingStep(place.step, place.epoch, total, grad_norm, lr, samples, scaled)
 
 
 def _update(training: Training, loss: Tensor, plan: StepPlan, place: Place) -> Tensor:
@@ -162,15 +164,16 @@ def _update(training: Training, loss: Tensor, plan: StepPlan, place: Place) -> T
     return grad_norm
 
 
-def _limit_and_average(training: Training, step: int) -> None:
-    """Max-norm, then the averages, which it holds for too."""
-    limit = training.max_norm
+def _limit_and_average(training: Training, step: int) -> Tensor | None:
+    """Max-norm, then the averages, which it holds for too; how many layers it scaled back."""
+    limit, scaled = training.max_norm, None
     if limit > 0:
-        training.network.apply_max_norm(limit)
+        scaled = training.network.apply_max_norm(limit).scaled
     training.averages.update(step)
     if limit > 0:
         # The average of a part that has stopped still moves towards what that part has become.
         training.averages.apply(lambda: training.network.apply_max_norm(limit, training.rates))
+    return scaled
 
 
 def _not_finite(training: Training, batches: Sequence[BatchPlan], place: Place) -> Problem:
@@ -211,9 +214,11 @@ class StepReport:
             return
         losses_S = torch.stack([step.loss for step in self._pending]).tolist()
         norms_S = torch.stack([step.grad_norm for step in self._pending]).tolist()
+        scaled_S = _counts([step.scaled for step in self._pending])
         seconds = (time.perf_counter() - self._since) / len(self._pending)
         used, peak = self._training.memory()
-        for step, loss, norm in zip(self._pending, losses_S, norms_S, strict=True):
+        told = zip(self._pending, losses_S, norms_S, scaled_S, strict=True)
+        for step, loss, norm, scaled in told:
             self._emit(
                 StepDone(
                     step=step.step,
@@ -225,6 +230,7 @@ class StepReport:
                     samples=step.samples,
                     vram_bytes=used,
                     vram_peak_bytes=peak,
+                    scaled_layers=scaled,
                 )
             )
         self._pending.clear()
@@ -240,6 +246,14 @@ class StepReport:
                 )
             )
             self._skipped = skipped
+
+
+def _counts(scaled_S: Sequence[Tensor | None]) -> list[int | None]:
+    """Numbers of several steps in one wait; a run has them in all of its steps or in none."""
+    known = [count for count in scaled_S if count is not None]
+    if len(known) < len(scaled_S):
+        return [None] * len(scaled_S)
+    return [int(count) for count in torch.stack(known).tolist()]
 
 
 def _obey(

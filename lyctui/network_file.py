@@ -37,6 +37,7 @@ class NetworkFacts:
 
 def read_network_facts(path: Path) -> NetworkFacts:
     """Read a file's header and metadata; raises NetworkFileError where no run can start from it."""
+    from engine.models.recognise import FAMILY_TITLES
     from engine.networks.content import read_content
 
     if not path.is_file():
@@ -55,7 +56,8 @@ def read_network_facts(path: Path) -> NetworkFacts:
     answers["network"] = {**network, "weights": str(path)}
     told = "" if answers.get("data") else "; it carries no recipe, so the rest takes its defaults"
     layers = text.counted(len(content.modules), "layer")
-    words = f"{network['algorithm']}{_size_words(content, network)}, {layers}{told}"
+    family = f", of {FAMILY_TITLES[content.family]}" if content.family in FAMILY_TITLES else ""
+    words = f"{network['algorithm']}{_size_words(content, network)}, {layers}{family}{told}"
     base = content.header.metadata.get("ss_sd_model_name", "")
     return NetworkFacts(path, words, base=base, answers=answers)
 

@@ -64,7 +64,7 @@ def columns_for(room: int, *, ascii_only: bool = False) -> Columns:
         return stars(found.stars[1] if found else ABOUT[name].flexibility, ascii_only=ascii_only)
 
     wide, narrow = room >= WIDE, room < MEDIUM
-    good = Column("what it is good at", 25 if wide else 21, lambda name, _: ABOUT[name].good, True)
+    good = Column("what it is good at", 21, lambda name, _: ABOUT[name].good, True)
     size = Column("size", 9 if wide else 8, _number(lambda one: text.filesize(one.file_bytes)))
     memory = Column("memory", 9 if wide else 8, _number(lambda one: text.memory(one.memory_bytes)))
     loads = Column("loads", 6 if wide else 5, _number(lambda one: one.letters), wide)
@@ -77,8 +77,9 @@ def columns_for(room: int, *, ascii_only: bool = False) -> Columns:
         tight = Column("speed", 5, speed.show)
         return Columns((good, *words, size, memory, tight, loads), room)
     words = (Column("fidelity", 9, fidelity, True), Column("flexibility", 12, flexibility, True))
-    numbers = Column("parameters", 11, _number(lambda one: text.grouped(one.parameters)))
-    modules = Column("modules", 8, _number(_modules))
+    numbers = Column("parameters", 13, _number(lambda one: text.grouped(one.parameters)))
+    # SDXL's: 722+72+192, and full training has billions of parameters.
+    modules = Column("modules", 10, _number(_modules))
     return Columns((good, *words, size, numbers, modules, memory, speed, loads), room)
 
 

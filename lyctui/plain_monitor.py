@@ -60,6 +60,8 @@ class LineLog:
             return report.phase_words(snapshot)
         parts = [report.step_words(snapshot), f"epoch {snapshot.epoch} of {snapshot.epochs}"]
         parts.append(f"loss {text.loss(snapshot.loss_mean)}")
+        if snapshot.scaled_layers:
+            parts.append(f"{text.counted(snapshot.scaled_layers, 'layer')} scaled back")
         if snapshot.seconds_per_step is not None:
             parts.append(f"{text.significant(snapshot.seconds_per_step)} s a step")
         if snapshot.vram_total_bytes and snapshot.vram_bytes is not None:

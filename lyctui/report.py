@@ -151,7 +151,8 @@ def time_line(snapshot: Snapshot, signs: Signs = UNICODE_SIGNS) -> Line:
 def number_lines(snapshot: Snapshot) -> list[Line]:
     """Loss, learning rate, step time, gradient and memory, in two columns of aligned numbers.
 
-    One row more where pictures are held out: their loss, and that of trained ones.
+    One row more where changes are held to a norm: how many layers that scaled back; and where pictures
+    are held out: their loss, and that of trained ones.
     """
     left = [
         _pair("Loss", f"{text.loss(snapshot.loss_mean)} mean", f"{text.loss(snapshot.loss)} last"),
@@ -162,6 +163,10 @@ def number_lines(snapshot: Snapshot) -> list[Line]:
     epoch = f"{text.loss(snapshot.loss_epoch_mean)} epoch"
     left.append(_pair("", epoch, f"{norm} gradient"))
     right.append(_pair("Device", text.inert(snapshot.device or "-"), ""))
+    if snapshot.scaled_layers is not None:
+        layers = text.counted(snapshot.scaled_layers, "layer")
+        left.append(_pair("Limit", layers, "scaled back"))
+        right.append(())
     if snapshot.validations:
         first, second = _measured(snapshot.validations)
         left.append(first)

@@ -40,6 +40,7 @@ PLACEHOLDERS: dict[str, str] = {
     "epochs": "train.epochs",
     "factor": "network.factor",
     "huber_c": "objective.huber_c",
+    "ip_noise_gamma": "objective.ip_noise_gamma",
     "keep_tokens": "data.keep_tokens",
     "loss": "objective.loss",
     "lr": "optim.lr",

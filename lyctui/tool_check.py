@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from engine.errors import EngineError, Problem
+from engine.networks.kinds import for_tools
 from engine.tools import checks
 from engine.tools.requests import (
     ConvertRequest,
@@ -165,7 +166,7 @@ def _network(name: str, path: Path) -> _Network:
     except (EngineError, OSError) as error:
         return _Network(path, None, None, problems=_named(name, path, error))
     if content.foreign is not None and not content.modules:
-        problem = replace(checks.for_tools(content.foreign), where=str(path), path=name)
+        problem = replace(for_tools(content.foreign), where=str(path), path=name)
         return _Network(path, None, None, problems=(problem,))
     unknown = tuple(replace(one, path=name) for one in content.unknown)
     return _Network(path, content.family, content, _network_words(content), unknown)

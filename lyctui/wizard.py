@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, Problem
@@ -292,12 +293,13 @@ class Wizard:
         return [*self.model_problems, *self._model_contradictions()]
 
     def _model_contradictions(self) -> list[Problem]:
-        """Family and prediction type that are not those of the file, and a VAE that does not fit."""
+        """Family and prediction type that are not the file's; VAE and network that do not fit."""
         recipe = self.checked.recipe
         if self.model is None or self.model_problems or recipe is None or self.model.family is None:
             return []
         from engine.models.detect import settle_choice
         from engine.models.vae_facts import vae_problems
+        from engine.planning.start import family_problem
 
         try:
             settle_choice(
@@ -305,7 +307,10 @@ class Wizard:
             )
         except EngineError as error:
             return list(error.problems)
-        return list(vae_problems(recipe.model.vae, self.model))
+        # The network page tells it too, but it is here that another base is chosen.
+        stranger = family_problem(recipe.network.weights, self.model.family)
+        problems = [] if stranger is None else [replace(stranger, path="model.path")]
+        return [*problems, *vae_problems(recipe.model.vae, self.model)]
 
     def _pictures_missing(self) -> list[Problem]:
         if not self.draft.value("data.folder"):

@@ -95,12 +95,22 @@ class Restorable(Protocol):
         """Take parts of the model out of optimizer and graph."""
 
 
+Hop = dict[str, Any]
+"""One resume as JSON: of which run, from which step, and what of it was exact and what fresh."""
+
+
+def hop(run: str, step: int, *notes: str) -> Hop:
+    """The entry of one resume."""
+    return {"run": run, "step": step, "notes": list(notes)}
+
+
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """Where a resumed run comes from."""
 
     seconds: float = 0.0
-    runs: tuple[str, ...] = ()
+    hops: tuple[Hop, ...] = ()
+    """Every resume so far, the first one first."""
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -111,7 +121,7 @@ def restore(
     """Put the newest good state (or the one of `from_step`) into `training`."""
     if from_step is None and not list_states(folder.states):
         note = "fresh: nothing was saved yet, so the run begins at its first step again"
-        return Place(), Lineage(runs=(f"{folder.name}@0",), notes=(note,))
+        return Place(), Lineage(hops=(hop(folder.name, 0, note),), notes=(note,))
     state, warnings = read_newest(folder.states, step=from_step)
     _check_identity(state.identity, identity, folder)
     place = state.place
@@ -135,7 +145,7 @@ def restore(
     )
     return place, Lineage(
         seconds=float(state.session["seconds"]),
-        runs=(*state.session["lineage"], f"{folder.name}@{place.step}"),
+        hops=(*state.session["lineage"], hop(folder.name, place.step, *notes)),
         notes=notes,
         warnings=(*warnings, *_soft_differences(state.identity, identity)),
     )
@@ -162,6 +172,16 @@ def _check_identity(then: Identity, now: Identity, folder: RunFolder) -> None:
             Problem(
                 "The base model is another file than the one this run began with.",
                 path="model.path",
+                where=str(folder.path),
+                remedy="Put the old file back, or start a new run with `lyctui resume FILE`.",
+            )
+        )
+    elif then.vae_sha256 and then.vae_sha256 != now.vae_sha256:
+        # The base's own VAE is part of its file: what is left is one that was given beside it.
+        problems.append(
+            Problem(
+                "The VAE is another one than this run began with.",
+                path="model.vae",
                 where=str(folder.path),
                 remedy="Put the old file back, or start a new run with `lyctui resume FILE`.",
             )

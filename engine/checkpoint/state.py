@@ -53,6 +53,8 @@ class Identity:
     threads: int
     versions: dict[str, str] = field(default_factory=dict)
     machine: str = ""
+    vae_sha256: str = ""
+    """Of the VAE's tensors, which may be another file's; empty in states of older versions."""
 
 
 def this_machine() -> tuple[dict[str, str], str]:

@@ -65,17 +65,25 @@ def model(work: Work) -> None:
     v = work.flag("v_parameterization")
     work.set("model.prediction", "v" if v else "epsilon")
     work.row("v_parameterization", "translated", ("model.prediction",), "v" if v else "epsilon")
-    skip = work.whole("clip_skip")
-    note = "no effect on SDXL" if work.values.get("model.family") == "sdxl" else ""
-    if skip:
-        work.taken("clip_skip", "model.clip_skip", skip, note)
-    else:
-        work.default("clip_skip", "model.clip_skip", 1, differs=False)
-        work.row("clip_skip", "translated", ("model.clip_skip",), "1, the last layer")
+    _clip_skip(work)
     tokens = work.whole("max_token_length")
     if tokens is not None:
         work.taken("max_token_length", "model.max_tokens", tokens)
     work.row("max_token_length", "no effect", (), "blank: 75")
+
+
+def _clip_skip(work: Work) -> None:
+    skip = work.whole("clip_skip")
+    sdxl = work.values.get("model.family") == "sdxl"
+    if skip:
+        note = "no effect on SDXL" if sdxl else ""
+        work.taken("clip_skip", "model.clip_skip", skip, note)
+        return
+    work.default("clip_skip", "model.clip_skip", 1, differs=False)
+    if skip == 0 and not sdxl:
+        note = "kohya takes the words before the first layer then; here it is 1, the last layer"
+        work.row("clip_skip", "unsupported", ("model.clip_skip",), note)
+    work.row("clip_skip", "translated", ("model.clip_skip",), "1, the last layer")
 
 
 def _base(work: Work) -> None:
@@ -161,8 +169,8 @@ def resolution(work: Work) -> None:
         for name in ("min_bucket_reso", "max_bucket_reso"):
             row = work.rows.get(name)
             if row is not None and row.status == "taken":
-                work.rows.pop(name)
-                work.row(name, "taken", row.settings, "kohya ignores it with bucket_no_upscale")
+                note = "kohya ignores it with bucket_no_upscale"
+                work.retell(name, "taken", row.settings, note)
 
 
 def _size(value: object) -> tuple[int, int] | None:
@@ -182,27 +190,41 @@ def _size(value: object) -> tuple[int, int] | None:
 
 
 def _masks(work: Work) -> None:
-    """Masks come from transparency, or from pictures of their own; the mean is kohya's."""
-    alpha, masked = work.flag("alpha_mask"), work.flag("masked_loss")
-    folder = work.path("conditioning_data_dir")
-    if masked and alpha:
-        work.set("data.masked_loss", "alpha")
-    elif masked and folder is not None:
+    """Masks come from transparency, or from pictures of their own; the mean is kohya's.
+
+    Transparency masks with alpha_mask alone, pictures of masks only with masked_loss (train_network.py,
+    `args.masked_loss or alpha_masks in batch`); where both are there the pictures are read
+    (custom_train_functions.py, apply_masked_loss).
+    """
+    alpha, masked = bool(work.flag("alpha_mask")), bool(work.flag("masked_loss"))
+    folder = _mask_folder(work) if masked else None
+    if folder is not None:
         work.set("data.masked_loss", "folder")
         work.taken("conditioning_data_dir", "data.mask_folder", folder)
+        work.row("alpha_mask", "no effect", (), "pictures of masks win" if alpha else "off")
+    elif alpha:
+        work.set("data.masked_loss", "alpha")
+    if folder is not None or alpha:
+        work.set("data.mask_mean", "picture")
+        paths = ("data.masked_loss", "data.mask_mean")
+        for name, on in (("masked_loss", masked), ("alpha_mask", alpha)):
+            if on:
+                work.row(name, "translated", paths, "mean as kohya has it")
     elif masked:
         work.idle("masked_loss", "kohya needs alpha_mask or pictures of masks beside it")
-    if "data.masked_loss" in work.values:
-        work.set("data.mask_mean", "picture")
-        work.row(
-            "masked_loss",
-            "translated",
-            ("data.masked_loss", "data.mask_mean"),
-            "mean as kohya has it",
-        )
-        work.row("alpha_mask", "translated", ("data.masked_loss",))
     for name in ("masked_loss", "alpha_mask"):
         work.row(name, "no effect", (), "off")
+    work.row("conditioning_data_dir", "no effect", (), "kohya reads it with masked_loss alone")
+
+
+def _mask_folder(work: Work) -> Path | None:
+    """The folder of masks; sd-scripts reads it from a data set configuration alone."""
+    name = "conditioning_data_dir"
+    folder = work.path(name)
+    if folder is None or work.given[name].key.startswith("dataset: "):
+        return folder
+    work.idle(name, "LoRA trainers of kohya read it in a data set configuration alone")
+    return None
 
 
 def _caches(work: Work) -> None:

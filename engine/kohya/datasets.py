@@ -167,20 +167,21 @@ def _shared(work: Work, groups: Sequence[Group]) -> None:
         name = "train_batch_size" if key == "batch_size" else key
         value = first.values.get(key)
         others = [one for one in subsets if one.values.get(key) != value]
-        if others and key != "flip_aug":
-            words = f"one value holds for every folder: {shown(key, value)}"
-            row = Row(f"dataset: {key}", "differs", "unsupported", (), words)
-            work.extra.append(row)
-        _replace(work, name, value, f"dataset: {key}")
+        differs = bool(others) and key != "flip_aug"
+        if differs and value is None:
+            words = "some folders alone have it: the value for the others holds for all"
+            work.extra.append(Row(f"dataset: {key}", "differs", "unsupported", (), words))
+        _replace(work, name, value, f"dataset: {key}", differs=differs)
 
 
-def _replace(work: Work, name: str, value: Any, key: str) -> None:
+def _replace(work: Work, name: str, value: Any, key: str, *, differs: bool = False) -> None:
     before = work.given.get(name)
-    if before is not None and work.has(name) and not before.missing:
+    if value is not None and before is not None and work.has(name) and not before.missing:
         words = "the data set configuration wins"
         work.extra.append(Row(before.key, shown(name, before.value), "no effect", (), words))
     if value is not None:
-        work.given[name] = Given(value, key)
+        note = "differs between the folders: this value holds for all" if differs else ""
+        work.given[name] = Given(value, key, note, differs=differs)
 
 
 def _resolutions(work: Work, groups: Sequence[Group]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.kohya.arguments import FIELDS, Field
 from engine.kohya.command import Option, command_text
+from engine.kohya.names import ENDS_LOW
 from engine.kohya.source import SCRIPTS
 from engine.settings import Recipe
 from engine.settings.walk import number_text, setting, settings, value_text
@@ -133,6 +134,7 @@ def export(
         )
     export_data.model(draft, prediction)
     dataset = export_data.folders(draft, concepts)
+    export_train.idle(draft)
     _fields(draft)
     export_data.pictures(draft)
     export_network.network(draft)
@@ -170,7 +172,8 @@ def _fields(draft: Draft) -> None:
 
 
 def _field(draft: Draft, one: Field) -> None:
-    if one.path in draft.elsewhere:
+    ends_low = draft.recipe.schedule.scheduler in ENDS_LOW
+    if one.path in draft.elsewhere or (one.path == "schedule.min_lr_ratio" and ends_low):
         return
     value = draft.value(one.path)
     row = setting(one.path)

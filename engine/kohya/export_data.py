@@ -92,7 +92,9 @@ def _masks(draft: Draft) -> None:
     if data.masked_loss == "alpha":
         draft.add("alpha_mask")
     elif data.mask_folder is not None:
-        draft.add("conditioning_data_dir", data.mask_folder, paths=("data.mask_folder",))
+        words = "kohya reads masks where the data set configuration has a conditioning_data_dir"
+        draft.differs("data.mask_folder", f"{words} for each folder: write it there")
+        draft.differs("data.masked_loss", "without masks masked_loss does nothing there")
     if data.mask_mean == "picture":
         draft.said("data.mask_mean")
     else:

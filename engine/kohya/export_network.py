@@ -20,6 +20,9 @@ def network(draft: Draft) -> None:
     draft.said("network.algorithm", "network.targets", "network.targets_file")
     own = _is_own(section)
     draft.add("network_module", "networks.lora" if own else "lycoris.kohya")
+    if section.max_norm and not own:
+        words = "LyCORIS takes it for some algorithms alone, and its files do not hold the effect"
+        draft.differs("network.max_norm", words)
     _sizes(draft, section)
     args = _own_args(draft, section) if own else _lycoris_args(draft, section)
     ratio = draft.recipe.optim.loraplus_ratio
@@ -47,7 +50,8 @@ def _is_own(section: Network) -> bool:
         return False
     if section.algorithm == "lora":
         return section.targets == "attn-mlp" and not section.overrides
-    sized = bool(asked(section, "conv_rank")) and bool(asked(section, "conv_alpha"))
+    # sd-scripts takes an alpha of 1 where it is missing, we as much as of the rest; 0 is the rank.
+    sized = asked(section, "conv_rank") is not None and asked(section, "conv_alpha") is not None
     return (
         section.algorithm == "locon" and section.targets == "full" and sized and _kohya_set(section)
     )

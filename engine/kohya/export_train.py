@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from engine.kohya.export import Draft, written_value
-from engine.kohya.names import OPTIMIZERS, SAMPLER_ARGS
+from engine.kohya.names import ENDS_LOW, OPTIMIZERS, SAMPLER_ARGS
 from engine.prompts import parse_prompt
 from engine.settings.optimizers import OPTIMIZERS as KINDS
 from engine.settings.walk import number_text
 
 THEIR_OPTIMIZERS = {ours: theirs for theirs, ours in OPTIMIZERS.items()}
+BENT = {
+    "rex": ("schedule.cycles", "schedule.power"),
+    "cosine_with_min_lr": ("schedule.cycles",),
+    "warmup_stable_decay": ("schedule.cycles",),
+}
+"""Settings without effect on a schedule here that would bend the one that kohya gets."""
+SAMPLER_FLAG = re.compile(r"(?:^|\s)--ss +(\S+)")
 OWN_ARGUMENTS = ("weight_decay", "betas", "eps", "d_coef")
+
+
+def idle(draft: Draft) -> None:
+    """Settings that are left out, since they would change there what they do not change here."""
+    draft.elsewhere.update(BENT.get(draft.recipe.schedule.scheduler, ()))
 
 
 def rates(draft: Draft) -> None:
@@ -103,6 +116,10 @@ def _schedule(draft: Draft) -> None:
     if schedule.rules and name == "piecewise_constant":
         draft.add("lr_scheduler_args", f"step_rules={schedule.rules}", paths=("schedule.rules",))
     _decay(draft)
+    if name in ENDS_LOW:
+        # sd-scripts takes 0 where it is missing; every other schedule has none.
+        draft.add("lr_scheduler_min_lr_ratio", schedule.min_lr_ratio)
+        draft.said("schedule.min_lr_ratio")
     if schedule.warmup_percent or schedule.warmup_steps:
         draft.differs("warmup", "kohya's first step has a rate of 0, ours has 1/warmup of it")
 
@@ -119,8 +136,8 @@ def _warmup_share(draft: Draft, percent: float) -> None:
 def _decay(draft: Draft) -> None:
     schedule = draft.recipe.schedule
     if schedule.decay_percent != 20.0 or schedule.scheduler == "warmup_stable_decay":
-        if not 0 < schedule.decay_percent < 100:
-            draft.differs("schedule.decay_percent", "kohya takes shares between 0 and 1 alone")
+        if schedule.decay_percent >= 100:
+            draft.differs("schedule.decay_percent", "kohya takes shares below 1 alone")
             return
         draft.add("lr_decay_steps", number_text(round(schedule.decay_percent / 100, 12)))
         draft.said("schedule.decay_percent")
@@ -172,9 +189,14 @@ def files(draft: Draft) -> None:
 def _kept(draft: Draft, files: int) -> None:
     save = draft.recipe.save
     if save.every_epochs:
-        draft.add("save_last_n_epochs", files * save.every_epochs, paths=("save.keep_last",))
-    elif save.every_steps:
-        draft.add("save_last_n_steps", files * save.every_steps, paths=("save.keep_last",))
+        draft.add("save_last_n_epochs", files, paths=("save.keep_last",))
+    if save.every_steps:
+        # It keeps the files of so many steps and the one before them.
+        steps = (files - 1) * save.every_steps
+        draft.add("save_last_n_steps", steps, paths=("save.keep_last",))
+    if save.every_epochs and save.every_steps:
+        words = f"kohya keeps {files} files of epochs and as many of steps"
+        draft.differs("save.keep_last", words)
 
 
 def _trackers(draft: Draft) -> None:
@@ -221,9 +243,21 @@ def samples(draft: Draft) -> str:
     return "\n".join(lines) + "\n" if lines else ""
 
 
+def _theirs(draft: Draft, line: str, sampler: str | None) -> str:
+    """The line with kohya's name of its sampler; without the flag where kohya has none."""
+    if sampler is None:
+        return line
+    name = SAMPLER_ARGS.get(sampler)
+    if name is None:
+        words = "kohya has no {}: these pictures take the sampler of the others"
+        draft.differs("sample.prompts", words.format(f"--ss {sampler}"))
+    return SAMPLER_FLAG.sub(f" --ss {name}" if name else "", line, count=1).strip()
+
+
 def _prompt(draft: Draft, line: str) -> str:
     """A prompt with every value that kohya would take from elsewhere."""
     sample, found = draft.recipe.sample, parse_prompt(line)[0]
+    line = _theirs(draft, line, found.sampler)
     width, height = draft.recipe.data.resolution or (None, None)
     wanted = {
         "w": (found.width, sample.width or width),

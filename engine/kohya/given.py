@@ -34,6 +34,8 @@ class Given:
     """Not in the file: what the tool that wrote it takes by itself."""
     written: Any = None
     """What the file says, where `value` is something else."""
+    differs: bool = False
+    """The file has several values, for one folder each, of which this one holds for all."""
 
 
 @dataclass(slots=True)
@@ -162,6 +164,8 @@ class Work:
             return
         if found.missing:
             status = "default" if status in ("taken", "translated") else status
+        elif found.differs:
+            status = "unsupported"
         elif found.note and status == "taken":
             status = "translated"
         note = "; ".join(part for part in (found.note, note) if part)
@@ -170,6 +174,11 @@ class Work:
         self.rows[name] = Row(
             inert(found.key), shown(found.key, written), status, tuple(paths), note
         )
+
+    def retell(self, name: str, status: Status, paths: Iterable[str], note: str) -> None:
+        """Say something else of an argument than was said: another one has changed what it does."""
+        self.rows.pop(name, None)
+        self.row(name, status, paths, note)
 
     def taken(self, name: str, path: str, value: Any, note: str = "") -> None:
         """The argument is a setting."""
@@ -215,23 +224,37 @@ class Work:
                 self.row(name, "unknown", (), nearest(found.key, known))
 
     def refuse(self, problem: Problem) -> bool:
-        """Drop the value that a problem is about and say so in its row; whether there was one."""
+        """Drop the value that a problem is about and say so in its rows; whether there was one."""
         path = problem.path
+        if path not in self.values:
+            path = OTHER_SIDE.get(path, path)
         if path not in self.values:
             return False
         del self.values[path]
         words = f"left out: {problem}"
-        for name, row in self.rows.items():
-            if path in row.settings:
-                self.rows[name] = replace(row, status="unsupported", settings=(), note=words)
-                break
-        else:
+        told = any(path in row.settings for row in (*self.rows.values(), *self.extra))
+        self.rows = {name: _refused(row, path, words) for name, row in self.rows.items()}
+        self.extra = [_refused(row, path, words) for row in self.extra]
+        if not told:
             self.extra.append(Row(path, "", "unsupported", (), words))
         return True
 
 
+OTHER_SIDE = {"optim.te_lr": "optim.unet_lr"}
+"""What else a problem can be about where the value that it names is not set."""
 BLANK_COUNTS = frozenset({"caption_extension", "caption_separator"})
 """Arguments for which blank text is a value."""
+
+
+def _refused(row: Row, path: str, words: str) -> Row:
+    """A row without a setting that was left out; what else it became stays."""
+    if path not in row.settings:
+        return row
+    others = tuple(one for one in row.settings if one != path)
+    if not others:
+        return replace(row, status="unsupported", settings=(), note=words)
+    note = "; ".join(part for part in (row.note, words) if part)
+    return replace(row, status="translated", settings=others, note=note)
 
 
 def nearest(key: str, known: Iterable[str]) -> str:

@@ -297,5 +297,16 @@ def _additional(text: Any, work: Work) -> None:
         return
     found = parsed_arguments(words)
     _told(work, key, f"{len(found)} options", "read as arguments, below", "translated")
+    if "network_args" in found:
+        _replace_network(work)
     for name, value in found.items():
         work.given[name] = Given(value, f"{key}: --{name}")
+
+
+def _replace_network(work: Work) -> None:
+    """A list on the command line replaces the whole list of the form, its algorithm included."""
+    for name in [name for name in work.given if name.startswith("network_args.")]:
+        before = work.given.pop(name)
+        if not before.missing and before.key != "LoRA_type":
+            note = "network_args of additional_parameters replaces the whole list"
+            _told(work, before.key, before.value, note)

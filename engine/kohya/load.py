@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.errors import Problem, RecipeError
 from engine.inert import inert
-from engine.kohya import data, datasets, loop, network, rates
+from engine.kohya import data, datasets, loop, network, rates, schedules
 from engine.kohya.given import Given, Work, tree
 from engine.kohya.gui import gui_arguments
 from engine.kohya.report import Imported
@@ -64,10 +64,11 @@ def _translate(work: Work, kind: FileKind, dataset: Path | None, *, asked: bool)
     network.network(work)
     rates.rates(work)
     rates.optimizer(work)
-    rates.schedule(work)
-    loop.length(work, gui, datasets.samples(work))
+    schedules.schedule(work)
+    samples = datasets.samples(work)
+    loop.length(work, gui, samples)
     loop.precision(work)
-    loop.saving(work)
+    loop.saving(work, samples)
     loop.logging(work)
     loop.samples(work, gui)
     work.rest()

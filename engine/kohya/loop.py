@@ -9,7 +9,7 @@ from pathlib import Path
 
 from engine.kohya.given import Work
 from engine.kohya.names import SAMPLERS
-from engine.kohya.report import Row
+from engine.kohya.report import Row, Status
 from engine.prompts import parse_prompt
 
 HIDDEN_STEPS = 1600
@@ -17,6 +17,7 @@ HIDDEN_STEPS = 1600
 SAMPLES_AN_EPOCH = Callable[[Path], int]
 PRECISIONS = {"float": "fp32", "fp32": "fp32", "fp16": "fp16", "bf16": "bf16"}
 FLAG = re.compile(r"(?:^|\s)--(?=[A-Za-z])")
+SAMPLER_FLAG = re.compile(r"((?:^|\s)--ss +)(\S+)")
 
 
 def length(work: Work, gui: bool, samples: int | None) -> None:
@@ -42,10 +43,7 @@ def length(work: Work, gui: bool, samples: int | None) -> None:
 
 def _steps(work: Work, steps: int, *, hidden: bool, samples: int | None) -> None:
     """A limit of steps, and as many epochs as they can need at most."""
-    batch = max(1, int(work.values.get("train.batch_size", 1)))
-    accumulation = max(1, int(work.values.get("train.accumulation", 1)))
-    an_epoch = math.ceil(samples / batch / accumulation) if samples else 1
-    epochs = max(1, math.ceil(steps / max(1, an_epoch)))
+    epochs = _epochs(work, steps, samples) if samples else steps
     work.set("train.max_steps", steps)
     work.set("train.epochs", epochs)
     note = f"an explicit limit of {steps} steps; epochs enough for it: {epochs}"
@@ -56,6 +54,14 @@ def _steps(work: Work, steps: int, *, hidden: bool, samples: int | None) -> None
     else:
         paths = ("train.max_steps", "train.epochs")
         work.extra.append(Row("max_train_steps", "", "default", paths, f"missing: {note}"))
+
+
+def _epochs(work: Work, steps: int, samples: int) -> int:
+    """Epochs that so many optimizer steps take."""
+    batch = max(1, int(work.values.get("train.batch_size", 1)))
+    accumulation = max(1, int(work.values.get("train.accumulation", 1)))
+    an_epoch = max(1, math.ceil(math.ceil(samples / batch) / accumulation))
+    return max(1, math.ceil(steps / an_epoch))
 
 
 def precision(work: Work) -> None:
@@ -79,8 +85,8 @@ def precision(work: Work) -> None:
         work.row(name, "translated" if on else "no effect", ("train.attention",) * on, note)
 
 
-def saving(work: Work) -> None:
-    """Files: names, precision, how many are kept."""
+def saving(work: Work, samples: int | None) -> None:
+    """Files: names, precision, how many are kept. `samples` as for `length`."""
     name, folder = work.text("output_name"), work.path("output_dir")
     if name is not None:
         work.taken("output_name", "run.name", name, "a number is added where it is taken")
@@ -101,6 +107,7 @@ def saving(work: Work) -> None:
     if work.flag("no_metadata"):
         work.translated("no_metadata", "save.metadata", "minimal", "what loaders need stays")
     work.row("no_metadata", "no effect", (), "off")
+    _ratio(work, samples)
     _kept(work)
 
 
@@ -118,27 +125,62 @@ def _file_precision(work: Work) -> None:
         work.row("save_precision", "taken" if status_same else "translated", ("save.precision",))
 
 
+def _ratio(work: Work, samples: int | None) -> None:
+    """So many files over the run. sd-scripts counts its epochs from the steps, whatever was given."""
+    name, path = "save_n_epoch_ratio", "save.every_epochs"
+    ratio = work.whole(name)
+    if not ratio or ratio < 0:
+        work.row(name, "no effect", (), "off")
+        return
+    epochs, steps = work.values.get("train.epochs"), work.values.get("train.max_steps")
+    if steps is not None and samples is None:
+        note = "kohya counts epochs from the steps; the pictures cannot be counted here"
+        work.unsupported(name, note)
+        return
+    if steps is not None and samples is not None:
+        reg = work.values.get("data.reg_folder")
+        # As many samples of regularisation make an epoch twice as long.
+        doubled = isinstance(reg, Path) and reg.is_dir()
+        epochs = _epochs(work, int(steps), samples * (2 if doubled else 1))
+    every = max(1, int(epochs or 1) // ratio)
+    words = f"every {every} epochs" if every > 1 else "every epoch"
+    work.translated(name, path, every, f"{words}: {epochs} / {ratio}, rounded down")
+    work.retell("save_every_n_epochs", "no effect", (), f"{name} wins")
+
+
 def _kept(work: Work) -> None:
-    """kohya keeps the files of the last n epochs or steps; ours counts files."""
-    ratio = work.whole("save_n_epoch_ratio")
-    epochs = work.values.get("train.epochs")
-    if ratio and epochs and "train.max_steps" not in work.values:
-        every = max(1, int(epochs) // ratio)
-        work.translated("save_n_epoch_ratio", "save.every_epochs", every, f"every {every} epochs")
+    """How many of the files on the way stay.
+
+    sd-scripts (get_remove_epoch_no, get_remove_step_no) keeps the last n files of epochs; of steps it
+    keeps those of the last n steps and the one before them.
+    """
     for name, path in (
         ("save_last_n_epochs", "save.every_epochs"),
         ("save_last_n_steps", "save.every_steps"),
     ):
         last, every = work.whole(name), int(work.values.get(path) or 0)
-        if not last:
+        if last is None:
             work.row(name, "no effect", (), "blank")
         elif not every:
             work.idle(name, "nothing is saved on the way")
+        elif last == 0 and name == "save_last_n_epochs":
+            work.unsupported(name, "kohya deletes each file at once then; here all are kept")
         else:
-            files = max(1, math.ceil(last / every))
-            work.translated(
-                name, "save.keep_last", files, f"the last {files} of the files on the way"
-            )
+            _keep(work, name, last if name == "save_last_n_epochs" else last // every + 1)
+
+
+def _keep(work: Work, name: str, files: int) -> None:
+    """One number holds for files of epochs and of steps: the larger."""
+    known = work.values.get("save.keep_last")
+    if known is None:
+        note = f"the last {files} of the files on the way"
+        work.translated(name, "save.keep_last", files, note)
+        return
+    more = max(int(known), files)
+    work.set("save.keep_last", more)
+    for each in ("save_last_n_epochs", name):
+        note = f"one number holds for the files of epochs and steps: {more}"
+        work.retell(each, "unsupported", ("save.keep_last",), note)
 
 
 def logging(work: Work) -> None:
@@ -213,18 +255,24 @@ def _prompts(work: Work, gui: bool) -> None:
     else:
         text = work.text(name) or ""
     lines, dropped = [], []
-    for line in text.splitlines():
-        if line.strip() and not line.lstrip().startswith("#"):
-            kept, lost = usable(line.strip())
-            lines.append(kept)
-            dropped += lost
+    written = [line.strip() for line in text.splitlines()]
+    written = [line for line in written if line and not line.startswith("#")]
+    for line in written:
+        kept, lost = usable(line)
+        lines.append(kept)
+        dropped += lost
     work.set("sample.prompts", lines)
     note = f"left out: {', '.join(dropped[:5])}" if dropped else "pictures have the training size"
-    work.row(name, "translated" if dropped else "taken", ("sample.prompts",), note)
+    status: Status = "translated" if dropped or lines != written else "taken"
+    work.row(name, status, ("sample.prompts",), note)
 
 
 def usable(line: str) -> tuple[str, list[str]]:
-    """A prompt without the flags that are not known here, and those flags."""
+    """A prompt without the flags that are not known here, and those flags.
+
+    Samplers get our names.
+    """
+    line = SAMPLER_FLAG.sub(lambda found: found[1] + SAMPLERS.get(found[2], found[2]), line)
     if not parse_prompt(line)[1]:
         return line, []
     starts = [match.start() for match in FLAG.finditer(line)]

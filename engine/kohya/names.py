@@ -103,5 +103,8 @@ SAMPLER_ARGS = {
     "dpmpp_2m": "dpmsolver++",
 }
 
+ENDS_LOW = ("cosine_with_min_lr", "warmup_stable_decay")
+"""Schedules with a lowest rate, which sd-scripts bends through half as many waves as cycles."""
+
 KOHYA_CONV = r"conv_in|conv_out|time_embedding\..*"
 """What LyCORIS's preset full takes beside the layers that kohya's own LoCon has."""

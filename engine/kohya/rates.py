@@ -1,10 +1,11 @@
-"""Learning rates, optimizer and schedule."""
+"""Learning rates and optimizer."""
 
 from __future__ import annotations
 
 import ast
 from typing import Any
 
+from engine.inert import inert
 from engine.kohya.given import Work
 from engine.kohya.names import OLDER_OPTIMIZERS, OPTIMIZERS
 from engine.kohya.report import Row, shown
@@ -12,12 +13,6 @@ from engine.settings.optimizers import OPTIMIZERS as KINDS
 
 BY_LOWER = {name.lower(): ours for name, ours in OPTIMIZERS.items()} | OLDER_OPTIMIZERS
 LIBRARIES = ("torch.optim.", "bitsandbytes.optim.", "bnb.optim.", "pytorch_optimizer.")
-SCHEDULERS = (
-    "constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts",
-    "cosine_with_min_lr", "polynomial", "piecewise_constant", "inverse_sqrt",
-    "warmup_stable_decay", "adafactor",
-)  # fmt: skip
-WARMUPS = ("warmup_percent", "warmup_steps")
 FACTORED = frozenset({"adafactor"})
 
 
@@ -35,7 +30,8 @@ def rates(work: Work) -> None:
         work.taken("unet_lr", "optim.unet_lr", unet)
     work.row("unet_lr", "no effect", (), "blank: the learning rate")
     work.set("optim.te_lr", lr if te is None else te)
-    work.row("text_encoder_lr", "taken", ("optim.te_lr",), "" if te else f"blank: {lr:g}")
+    note = f"blank: {lr:g}" if te is None else ""
+    work.row("text_encoder_lr", "taken", ("optim.te_lr",), note)
     if "text_encoder_lr" not in work.given:
         frozen = work.flag("network_train_unet_only") or work.flag("cache_text_encoder_outputs")
         work.default("text_encoder_lr", "optim.te_lr", lr, differs=not frozen)
@@ -63,15 +59,18 @@ def _one_part(work: Work) -> None:
         work.translated(
             "network_train_unet_only", "optim.te_lr", 0.0, "text encoders keep a rate of 0"
         )
+        _idle_rate(work, "text_encoder_lr", "network_train_unet_only")
     if work.flag("network_train_text_encoder_only"):
         note = "the U-Net keeps a rate of 0"
         work.translated("network_train_text_encoder_only", "optim.unet_lr", 0.0, note)
+        _idle_rate(work, "unet_lr", "network_train_text_encoder_only")
     if work.flag("cache_text_encoder_outputs"):
         work.set("optim.te_lr", 0.0)
         work.translated(
             "cache_text_encoder_outputs", "data.cache_text", True,
             "text encoders whose outputs are cached are not trained",
         )  # fmt: skip
+        _idle_rate(work, "text_encoder_lr", "cache_text_encoder_outputs")
     for name in ("network_train_unet_only", "network_train_text_encoder_only"):
         work.row(name, "no effect", (), "off")
     stop = work.number("stop_text_encoder_training")
@@ -82,6 +81,14 @@ def _one_part(work: Work) -> None:
         )
         work.idle("stop_text_encoder_training", note)
     work.row("stop_text_encoder_training", "no effect", (), "off")
+
+
+def _idle_rate(work: Work, name: str, switch: str) -> None:
+    """The rate of a part that a switch leaves untrained says nothing."""
+    if work.has(name):
+        work.retell(name, "no effect", (), f"{switch} leaves it untrained")
+    paths = {"text_encoder_lr": ("optim.te_lr",), "unet_lr": ("optim.unet_lr",)}[name]
+    work.extra = [row for row in work.extra if row.settings != paths or row.status != "default"]
 
 
 def optimizer(work: Work) -> None:
@@ -119,11 +126,17 @@ def _bare(name: str) -> str:
 def arguments(work: Work, optimizer: str) -> None:
     """`name=value` texts: those that are settings become settings, the others go along."""
     kept: list[str] = []
-    for text in work.items("optimizer_args"):
+    texts = work.items("optimizer_args")
+    last = {text.strip().partition("=")[0]: place for place, text in enumerate(texts)}
+    for place, text in enumerate(texts):
         name, equals, value = text.strip().partition("=")
-        key = f"optimizer_args: {name}"
+        key = f"optimizer_args: {inert(name, 60)}"
         if not equals:
             work.extra.append(Row(key, "", "unsupported", (), "has no value: name=value"))
+            continue
+        if last[name] != place:
+            again = Row(key, shown("", value), "no effect", (), "given again, which wins")
+            work.extra.append(again)
             continue
         settled = _setting(name, value, optimizer)
         if settled is not None:
@@ -183,86 +196,3 @@ def literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return text
-
-
-def schedule(work: Work) -> None:
-    """Schedule, warmup and decay."""
-    name = work.text("lr_scheduler")
-    if name is None:
-        work.default("lr_scheduler", "schedule.scheduler", "constant", differs=True)
-        name = "constant"
-    if name in SCHEDULERS:
-        work.taken("lr_scheduler", "schedule.scheduler", name)
-    else:
-        work.set("schedule.scheduler", "cosine")
-        work.unsupported("lr_scheduler", "no such schedule here; cosine takes its place")
-    own = work.text("lr_scheduler_type")
-    if own:
-        note = f"own schedules of torch are not loaded; the schedule is {name}"
-        work.unsupported("lr_scheduler_type", note)
-    _rules(work, name, bool(own))
-    _warmup(work)
-    if name == "constant" and any(work.values.get(f"schedule.{key}") for key in WARMUPS):
-        words = "kohya refuses it for constant; here the rate rises first"
-        work.extra.append(Row("warmup", "", "translated", ("schedule.scheduler",), words))
-    _decay(work)
-
-
-def _rules(work: Work, name: str, own: bool) -> None:
-    for text in work.items("lr_scheduler_args"):
-        key, _, value = text.partition("=")
-        row = f"lr_scheduler_args: {key}"
-        if key == "step_rules" and name == "piecewise_constant":
-            work.set("schedule.rules", value)
-            work.extra.append(Row(row, shown("", value), "taken", ("schedule.rules",)))
-        else:
-            note = "belongs to lr_scheduler_type" if own else f"{name} takes no such argument here"
-            work.extra.append(Row(row, shown("", value), "unsupported", (), note))
-    work.row(
-        "lr_scheduler_args",
-        "taken",
-        (),
-        "see each below" if work.has("lr_scheduler_args") else "none",
-    )
-
-
-def _warmup(work: Work) -> None:
-    """Warmup in percent from the GUI; in steps, or as a share below 1, from sd-scripts."""
-    path = "schedule.warmup_percent"
-    percent = work.number("lr_warmup_percent")
-    steps = work.number("lr_warmup_steps")
-    if steps is not None and "lr_warmup_steps" in work.given:
-        if 0 < steps < 1:
-            share = round(steps * 100, 10)
-            work.translated("lr_warmup_steps", path, share, f"{share:g} % of the steps")
-        elif steps:
-            work.set("schedule.warmup_steps", int(steps))
-            work.row("lr_warmup_steps", "taken", ("schedule.warmup_steps",))
-        else:
-            work.translated("lr_warmup_steps", path, 0.0, "no warmup")
-        work.row("lr_warmup_percent", "no effect", (), "lr_warmup_steps wins")
-    elif percent is not None:
-        whole = float(int(percent))
-        note = "" if whole == percent else f"the GUI cuts it to {int(percent)}"
-        if work.has("dataset_config") and not work.whole("max_train_steps"):
-            whole, note = 0.0, "with dataset_config and no max_train_steps the GUI sends no warmup"
-        work.set(path, whole)
-        work.row("lr_warmup_percent", "translated" if note else "taken", (path,), note)
-    else:
-        work.default("lr_warmup_steps", path, 0.0, differs="lr_warmup_percent" not in work.given)
-        work.row("lr_warmup_percent", "taken", (path,), "none")
-
-
-def _decay(work: Work) -> None:
-    decay = work.number("lr_decay_steps")
-    if not decay:
-        return
-    total = work.whole("max_train_steps")
-    share = decay if decay < 1 else decay / total if total and decay <= total else None
-    if share is None:
-        work.unsupported("lr_decay_steps", "steps of decay need max_train_steps; 20 % is taken")
-    else:
-        percent = round(share * 100, 10)
-        work.translated(
-            "lr_decay_steps", "schedule.decay_percent", percent, f"{percent:g} % of the steps"
-        )

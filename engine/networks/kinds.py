@@ -130,6 +130,12 @@ def foreign_kind(shapes: Shapes) -> Problem | None:
     )
 
 
+def for_tools(problem: Problem) -> Problem:
+    """A refusal of the reader without what it says about training."""
+    what = problem.what.partition("; it cannot be trained on")[0].rstrip(".") + "."
+    return Problem(what, problem.where, "Give a network file.")
+
+
 def meant_kind(suffixes: Iterable[str]) -> str | None:
     """What a module seems to be, in words; for one that `algorithm_of` does not know."""
     found = frozenset(suffixes)

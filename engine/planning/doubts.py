@@ -215,6 +215,13 @@ def _pictures(doubted: Doubted) -> list[str]:
             f"data.validation holds pictures out of only {pictures}: a rough measure, paid for with"
             f" pictures that are not learnt. Below {FEW_PICTURES} leave it at 0."
         )
+    measured = recipe.train.validate_every_epochs or recipe.train.validate_every_steps
+    if recipe.data.validation > 0 and not measured:
+        said.append(
+            "data.validation holds pictures out that nothing ever measures:"
+            " train.validate_every_epochs and train.validate_every_steps are 0. Set one of them, or"
+            " data.validation to 0."
+        )
     batch = recipe.train.batch_size or 1
     if batch > pictures:
         said.append(

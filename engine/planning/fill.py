@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.hardware import Device, choose_device
+from engine.models.recognise import FAMILY_TITLES
 from engine.planning import proposals
 from engine.planning.base import base_size
 from engine.planning.facts import Facts
@@ -19,6 +20,9 @@ from engine.runs import default_runs_folder
 from engine.settings import Recipe
 
 MOST_LOADERS = 4
+LONGEST_SIDE = 1024
+"""Longest bucket side where the family has no other."""
+LONGEST_SIDES = {"sdxl": 2048}
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +91,22 @@ def _resolution(filler: Filler) -> None:
         filler.fill("data.resolution", (small.value,) * 2, "detected", small.reason)
     filler.fill("data.resolution", (side, side), "detected", f"the base was made for {side} px")
     sides = filler.recipe.data.resolution or (side, side)
-    most = max(1024, 2 * max(*sides, *filler.recipe.data.more_resolutions))
-    filler.fill("data.bucket_max", most, "default", "twice the resolution, and at least 1024")
+    _longest_side(filler, max(*sides, *filler.recipe.data.more_resolutions))
     _small_base(filler, min(filler.recipe.data.resolution or (side, side)))
+
+
+def _longest_side(filler: Filler, longest: int) -> None:
+    """The family's usual limit of bucket sides, raised only where the resolution does not fit."""
+    usual, step = (
+        LONGEST_SIDES.get(filler.base.family, LONGEST_SIDE),
+        filler.recipe.data.bucket_step,
+    )
+    if longest <= usual:
+        reason = f"usual on {FAMILY_TITLES[filler.base.family]}"
+        filler.fill("data.bucket_max", usual, "default", reason)
+    else:
+        most = -(-longest // step) * step
+        filler.fill("data.bucket_max", most, "default", "the longest side of the resolution")
 
 
 def _small_base(filler: Filler, side: int) -> None:

@@ -9,11 +9,12 @@ from engine.planning import proposals
 from engine.planning.filler import Filler
 from engine.planning.start import COMPARED, start_content, start_options, start_values
 from engine.settings import Recipe
-from engine.settings.network import asked
+from engine.settings.network import DYLORA_RANK, Dylora, asked
 
 RANKS = {
     "loha": (16, "guide 003; two pairs of rank 16 reach rank 256 together"),
     "glora": (16, "two pairs of it are as large as a LoRA of rank 32"),
+    "dylora": (DYLORA_RANK, "guide 001: a large one, to cut a smaller one from afterwards"),
     "diag-oft": (32, "blocks of up to 32 outputs"),
     "boft": (32, "blocks of up to 32 outputs; every width of these models can be cut so"),
 }
@@ -92,9 +93,18 @@ def fill_network(filler: Filler) -> None:
         small = proposals.largest_rank(filler.device, filler.base.family)
         rank, why = RANKS.get(algorithm, (32, "guides 002 and 004 start with it"))
         if small is not None and int(small.value) < rank:
-            filler.propose("network.rank", small)
+            filler.propose("network.rank", _in_blocks(filler, small))
         filler.fill("network.rank", rank, "default", why)
     _scale(filler)
+
+
+def _in_blocks(filler: Filler, small: proposals.Proposal) -> proposals.Proposal:
+    """A rank that memory allows, lowered to a multiple of the block where an algorithm has blocks."""
+    network, rank = filler.recipe.network, int(small.value)
+    if not isinstance(network, Dylora):
+        return small
+    blocks = max(1, rank // network.block_size)
+    return proposals.Proposal(blocks * network.block_size, small.reason)
 
 
 def _scale(filler: Filler) -> None:

@@ -23,6 +23,7 @@ from engine.networks.shapes import (
 )
 from engine.planning.base import BaseSize
 from engine.planning.rules import network_choice, trained_components
+from engine.planning.unread import unread_notices
 from engine.settings import Recipe
 
 
@@ -38,7 +39,7 @@ class NetworkSize:
     problems: tuple[Problem, ...] = ()
     """Options that no module can follow."""
     notices: tuple[str, ...] = ()
-    """Options that only some modules follow."""
+    """Options that only some modules follow, and modules that learn nothing."""
 
 
 def network_size(recipe: Recipe, base: BaseSize) -> NetworkSize:
@@ -65,7 +66,12 @@ def network_size(recipe: Recipe, base: BaseSize) -> NetworkSize:
         file_bytes=file_bytes(tensors, recipe.save.precision),
         readers=planned_readers(tensors, chosen, names, base.family),
         problems=problems,
-        notices=tuple(notices),
+        notices=(
+            *notices,
+            *unread_notices(
+                (layer for layer, _ in chosen), base.sizes, recipe.model.clip_skip or 1
+            ),
+        ),
     )
 
 

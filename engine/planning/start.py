@@ -99,9 +99,9 @@ def start_problems(recipe: Recipe, base: str | None = None) -> tuple[Problem, ..
         return error.problems
     if content.foreign is not None:
         return (content.foreign,)
-    stranger = wrong_family(content.family, base) if base is not None else None
+    stranger = family_problem(network.weights, base)
     if stranger is not None:
-        return (replace(stranger, where=str(network.weights)),)
+        return (stranger,)
     if content.main is None:
         what = "The file holds trained norms alone, and no network to go on with."
         remedy = "Give a file that has a network beside its norms."
@@ -110,6 +110,17 @@ def start_problems(recipe: Recipe, base: str | None = None) -> tuple[Problem, ..
     typed = {key: asked(network, key) for key in COMPARED if key in network.model_fields_set}
     told = _told(content, typed.get("algorithm"))
     return (*recipe_differences(content, typed, told), *_beyond(network))
+
+
+def family_problem(weights: Path | None, base: str | None) -> Problem | None:
+    """Why a file to start from does not go with the base's family; None where either is not known."""
+    if weights is None or base is None:
+        return None
+    try:
+        stranger = wrong_family(start_content(weights).family, base)
+    except NetworkFileError:
+        return None
+    return replace(stranger, where=str(weights)) if stranger is not None else None
 
 
 def _beyond(network: NetworkSection) -> list[Problem]:

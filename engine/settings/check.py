@@ -16,6 +16,7 @@ from engine.settings.ask import Section
 from engine.settings.data import Folder
 from engine.settings.names import nearest_choice, nearest_key, nearest_section
 from engine.settings.network import TITLES, Override
+from engine.settings.optimizers import unfit
 from engine.settings.recipe import RECIPE_VERSION, Recipe
 from engine.settings.rules import rules
 from engine.settings.walk import Setting, algorithms, kind_of, sections, setting, value_text
@@ -230,6 +231,9 @@ def _one_problem(row: Setting, error: ErrorDetails, data: Mapping[str, Any]) -> 
     if kind in RANGE_RULES:
         words, key = RANGE_RULES[kind]
         return _problem(row, error["input"], f"{words} {value_text(context[key])}")
+    if row.path == "optim.optimizer" and (why := unfit(str(error["input"]))):
+        what = f"{shown(error['input'])} cannot train a network here: {why}."
+        return Problem(what, remedy="Take adamw, say, or leave it blank.", path=row.path)
     if row.kind == "choice":
         near = nearest_choice(str(error["input"]), row.choices)
         return _problem(row, error["input"], _must(row), near)

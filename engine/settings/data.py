@@ -97,7 +97,7 @@ class Data(Section):
     bucket_max: Annotated[
         int | None,
         Ge(8),
-        Ask("Largest bucket side", "expert", unit="px", blank="what the base was made for"),
+        Ask("Largest bucket side", "expert", unit="px", blank="1024, on SDXL 2048"),
     ] = None
     """No bucket side is longer."""
     no_upscale: Annotated[bool, Ask("Never enlarge", "advanced")] = True

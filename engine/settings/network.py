@@ -35,6 +35,8 @@ Probability = Annotated[float, Ge(0), Lt(1)]
 Rank = Annotated[int, Ge(1), Le(1024)]
 LokrRank = Annotated[int, Ge(1), Le(100000)]
 ConvRank = Annotated[int, Ge(0), Le(1024)]
+DYLORA_RANK = 128
+"""Usual rank of a DyLoRA, of which a smaller one is cut afterwards."""
 Factor = Annotated[int, Ge(-1), Le(64)]
 
 
@@ -283,7 +285,7 @@ class Dylora(Dropout, Stabilised, ConvAlphas, NetworkSection):
 
     algorithm: Annotated[Literal["dylora"], Ask("Algorithm", flag="--algorithm")] = "dylora"
     """Kind of network."""
-    rank: Annotated[Rank | None, Ask("Rank", flag="--rank", blank="32")] = None
+    rank: Annotated[Rank | None, Ask("Rank", flag="--rank", blank=str(DYLORA_RANK))] = None
     """The largest rank; any smaller multiple of the block can be exported."""
     alpha: Annotated[
         float | None, Ge(0), Ask("Alpha", flag="--alpha", blank="half of the rank")

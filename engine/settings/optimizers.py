@@ -330,10 +330,26 @@ SHAPED = frozenset(name for name, row in OPTIMIZERS.items() if row.shaped)
 
 _OTHER_NAMES = {"dadaptation": "dadapt-adam", "sgd8bit": "sgd-nesterov8bit"}
 
+UNFIT = {
+    "sparseadam": "it takes sparse gradients only, and those of a network are dense",
+    "lbfgs": "it computes the loss several times in each step, which the loop does once",
+    "muon": "it takes matrices only, and a network also has convolutions, norms and scales",
+}
+"""Optimizers of torch that cannot train a network here, and why."""
+
+
+def unfit(text: str) -> str:
+    """Why an optimizer that exists cannot be chosen here; empty for every other name."""
+    return UNFIT.get(_plain(text), "")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", text.rpartition(".")[2].lower())
+
 
 def optimizer_named(text: str) -> str | None:
     """Our name of an optimizer as kohya and others write it, in any case; None where it is not ours."""
-    plain = re.sub(r"[^a-z0-9]", "", text.rpartition(".")[2].lower())
+    plain = _plain(text)
     known = {name.replace("-", ""): name for name in OPTIMIZERS}
     return known.get(plain) or _OTHER_NAMES.get(plain)
 

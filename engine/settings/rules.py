@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from engine.errors import Problem
-from engine.settings.network import Dylora, Lokr, NetworkSection, TLora, asked
+from engine.settings.network import DYLORA_RANK, Dylora, Lokr, NetworkSection, TLora, asked
 from engine.settings.optim_rules import optimizer_rules
 from engine.settings.optimizers import ADAPTIVE
 from engine.settings.recipe import Recipe
@@ -148,7 +148,7 @@ def _blocks(network: NetworkSection) -> list[Problem]:
     if not isinstance(network, Dylora):
         return []
     block = network.block_size
-    ranks = {"rank": network.rank or 32, "conv_rank": network.conv_rank or 0}
+    ranks = {"rank": network.rank or DYLORA_RANK, "conv_rank": network.conv_rank or 0}
     return [
         Problem(
             f"DyLoRA draws {block} ranks at a time, and {rank} is no multiple of {block}.",

@@ -16,6 +16,7 @@ from engine.inert import inert
 from engine.models.detect import inspect_model
 from engine.models.facts import ModelFacts
 from engine.networks.content import Content, read_content
+from engine.networks.kinds import for_tools
 from engine.networks.layout_family import wrong_family
 from engine.networks.metadata import recipe_in
 from engine.prompt_files import all_prompts
@@ -172,7 +173,7 @@ def _contents(files: Iterable[SheetFile]) -> tuple[list[Content], list[Problem]]
             problems += error.problems
             continue
         if content.foreign is not None:
-            problems.append(replace(content.foreign, where=str(file.path)))
+            problems.append(replace(for_tools(content.foreign), where=str(file.path)))
         contents.append(content)
     return contents, problems
 

@@ -163,9 +163,3 @@ def rule_problems(
         yield Problem(f"threshold cannot be {rule.value:g}.", path=path)
     if rule.limit is not None and not 1 <= rule.limit <= LARGEST_RANK:
         yield Problem(f"The largest rank cannot be {rule.limit}.", path=path)
-
-
-def for_tools(problem: Problem) -> Problem:
-    """A refusal of the reader without what it says about training."""
-    what = problem.what.partition("; it cannot be trained on")[0].rstrip(".") + "."
-    return Problem(what, problem.where, "Give a network file.")

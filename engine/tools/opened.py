@@ -16,13 +16,12 @@ from torch import Tensor
 from engine.errors import NetworkFileError, Problem
 from engine.inert import inert
 from engine.networks.files import FLOATS, WHOLE
-from engine.networks.kinds import algorithm_of, foreign_kind
+from engine.networks.kinds import algorithm_of, for_tools, foreign_kind
 from engine.networks.layout_family import family_of_file
 from engine.networks.layouts import ALPHA, Found, alpha_fault, faults, few, sort_out, unknown_module
 from engine.networks.names import Place
 from engine.networks.reading import gathered
 from engine.networks.shapes import KEPT_EXACT
-from engine.tools.checks import for_tools
 from engine.tools.stream import DTYPES, TensorFile
 
 SCALE = "dora_scale"

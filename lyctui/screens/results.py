@@ -278,7 +278,8 @@ def _next(snapshot: Snapshot, folder: Path) -> list[Line]:
         (("  Compare the samples of the epochs: the last is not always the best.", ""),),
         (("  Too little learnt: more epochs, or a higher rank.", ""),),
         (("  Stiff, or the style leaks: an earlier epoch, or a lower strength.", ""),),
-        (("  Train on from this file: ", ""), (f"lyctui resume {_last(snapshot, folder)}", "")),
+        (("  Train on from this file:", ""),),
+        ((f"    lyctui resume {_last(snapshot, folder)}", ""),),
     ]
 
 

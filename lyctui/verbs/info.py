@@ -40,7 +40,7 @@ def info_object(path: Path, base: Path | None = None) -> dict[str, Any]:
 
     With the base also norms of changes that depend on it.
     """
-    from engine.tools.checks import for_tools
+    from engine.networks.kinds import for_tools
     from engine.tools.info import describe
     from engine.tools.norms import change_norms
 

@@ -198,3 +198,41 @@ def test_two_text_encoders_have_a_rate_each(recipe: Recipe, training: Training) 
     assert training_keys(recipe, training, Place(1, 3), Tally(0.0))["text_encoder_lr"] == 5e-4
     model.base_version = "sd_v2_v"
     assert training_keys(recipe, other, Place(1, 3), Tally(0.0))["v2"] is True
+
+
+def test_a_vae_is_named_only_where_one_was_given(
+    recipe: Recipe, training: Training, tmp_path: Path
+) -> None:
+    names = ("vae_name", "vae_hash", "new_vae_hash")
+    found = training_keys(recipe, training, Place(1, 3), Tally(0.0))
+    assert [found[name] for name in names] == [None, None, None]
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"x")
+    found = training_keys(changed(recipe, model={"vae": other}), training, Place(1, 3), Tally(0.0))
+    digits = hashlib.sha256(b"").hexdigest()[:8]
+    assert [found[name] for name in names] == [other.name, digits, training.model.vae_hash]
+
+
+@pytest.mark.parametrize("key", ["colour", "random_crop"])
+def test_latents_that_are_encoded_anew_are_not_said_to_be_cached(
+    recipe: Recipe, training: Training, key: str
+) -> None:
+    assert told(recipe, training)["ss_cache_latents"] == "True"
+    assert told(changed(recipe, data={key: True}), training)["ss_cache_latents"] == "False"
+    off = changed(recipe, data={"cache_latents": "off"})
+    assert told(off, training)["ss_cache_latents"] == "False"
+
+
+def test_sizes_of_convolutions_are_told_where_there_are_any(
+    recipe: Recipe, training: Training
+) -> None:
+    def sizes(**network: Any) -> dict[str, str]:
+        values = {"conv_rank": 4, "conv_alpha": 2.0, **network}
+        keys = told(changed(recipe, network=values), training)
+        args = json.loads(keys["ss_network_args"])
+        return {name: args[name] for name in ("conv_dim", "conv_alpha") if name in args}
+
+    assert sizes(targets="full") == {"conv_dim": "4", "conv_alpha": "2.0"}
+    assert sizes(targets="attn-mlp") == {}
+    assert sizes(targets="attn-mlp", conv_rank=0) == {"conv_dim": "0"}
+    assert sizes(targets="attn-mlp", targets_file=Path("own.toml")) == sizes(targets="full")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from engine.data.buckets import bucket_list
 from engine.errors import ModelError, RecipeError
 from engine.hardware import GIB, Gpu, Hardware
 from engine.models.architecture import full_size
@@ -18,10 +19,12 @@ from engine.networks.choice import Choice
 from engine.networks.shapes import planned_layers, planned_tensors
 from engine.plan import Facts, Plan, fill, plan
 from engine.planning.base import base_size
+from engine.planning.rules import bucket_rules
 from engine.planning.sizes import latent_bytes
 from engine.planning.text_cache import text_cache_bytes
 from engine.settings import Recipe
 from engine.settings.check import parse
+from engine.settings.network import asked
 from lyctui.readers import loading_words
 
 ASSUMED = "assumed epsilon; some relatives of SDXL predict v, and this file does not tell"
@@ -142,7 +145,9 @@ def test_sdxl_leaves_its_text_encoders_as_they_are_unless_a_rate_is_given() -> N
     assert fill(Recipe(), facts("sd2")).recipe.optim.te_lr == 5e-5
 
 
-@pytest.mark.parametrize(("family", "side", "most"), [("sd2", 768, 1536), ("sdxl", 1024, 2048)])
+@pytest.mark.parametrize(
+    ("family", "side", "most"), [("sd1", 512, 1024), ("sd2", 768, 1024), ("sdxl", 1024, 2048)]
+)
 def test_resolution_and_buckets_are_what_the_base_was_made_for(
     family: str, side: int, most: int
 ) -> None:
@@ -150,6 +155,53 @@ def test_resolution_and_buckets_are_what_the_base_was_made_for(
     assert recipe.data.resolution == (side, side)
     assert recipe.data.bucket_max == most
     assert (recipe.sample.width, recipe.sample.height) == (side, side)
+
+
+def test_the_longest_bucket_side_is_the_familys_unless_the_resolution_is_longer() -> None:
+    """The pinned list of 768 px on Stable Diffusion 1 has 19 buckets."""
+    recipe = planned("sd1", data={"resolution": [768, 768]}).recipe
+    assert recipe.data.bucket_max == 1024
+    assert len(bucket_list(bucket_rules(recipe.data))) == 19
+    for data, most in (
+        ({"resolution": [1100, 500]}, 1152),
+        ({"more_resolutions": [1280]}, 1280),
+        ({"resolution": [1100, 500], "bucket_max": 2048}, 2048),
+    ):
+        filled = fill(parse({"data": data}), facts("sd1"))
+        assert filled.recipe.data.bucket_max == most
+    small = fill(parse({"data": {"resolution": [512, 512]}}), facts("sdxl"))
+    assert small.recipe.data.bucket_max == 2048
+
+
+@pytest.mark.parametrize(
+    ("family", "sections", "told"),
+    [
+        ("sd1", {"model": {"clip_skip": 2}}, "6 of 72 "),
+        ("sd1", {"model": {"clip_skip": 4}, "network": {"targets": "full"}}, "18 of 72 "),
+        ("sd2", {"model": {"clip_skip": 3}}, "12 of 138 "),
+        ("sdxl", {"optim": {"te_lr": 5e-5}}, "6 of 264 "),
+        ("sd1", {"model": {"clip_skip": 1}}, ""),
+        ("sdxl", {"model": {"clip_skip": 2}}, ""),
+        ("sd1", {"model": {"clip_skip": 2}, "optim": {"te_lr": 0.0}}, ""),
+    ],
+)
+def test_text_encoder_modules_behind_the_layer_that_is_read_are_counted(
+    family: str, sections: dict[str, Any], told: str
+) -> None:
+    words = [each for each in planned(family, **sections).notices if "learn nothing" in each]
+    assert len(words) == (1 if told else 0)
+    assert all(each.startswith(told) for each in words)
+
+
+def test_a_dylora_is_large_and_made_of_whole_blocks() -> None:
+    made = planned("sd1", network={"algorithm": "dylora"}).recipe.network
+    assert (asked(made, "rank"), asked(made, "alpha")) == (128, 64.0)
+    with pytest.raises(RecipeError, match="128 is no multiple of 48"):
+        parse({"network": {"algorithm": "dylora", "block_size": 48}})
+    blocks = parse({"network": {"algorithm": "dylora", "block_size": 32}})
+    assert asked(fill(blocks, facts("sdxl")).recipe.network, "rank") == 128
+    # A small card allows 16: in whole blocks none but the first fits.
+    assert asked(fill(blocks, facts("sdxl", 7.0)).recipe.network, "rank") == 32
 
 
 @pytest.mark.parametrize("style", ["natural", "danbooru"])

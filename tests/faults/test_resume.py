@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import subprocess
@@ -12,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 from engine.control import Control
 from engine.events import Event, StepDone
+from engine.models.load import load_model
+from engine.networks.headers import read_header
 from engine.runs import RunFolder, read_events, run_info
 from engine.session import Session, create_run, stored_recipe
 from engine.settings import Recipe
@@ -127,7 +131,11 @@ def test_stopped_and_resumed_equals_uninterrupted(
     resumed = run(stored_recipe(folder), folder, resume=True, watch=calmly)
     assert resumed.error is None, resumed.error
     assert resumed.snapshot().state == "finished"
-    assert tensor_bytes(folder / f"{folder.name}.safetensors") == golden
+    file = folder / f"{folder.name}.safetensors"
+    assert tensor_bytes(file) == golden
+    (hop,) = json.loads(read_header(file).metadata["lyctui.lineage"])
+    assert (hop["run"], hop["step"]) == (folder.name, 2)
+    assert [note.partition(":")[0] for note in hop["notes"]] == ["exact"]
 
 
 def test_killed_twice_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
@@ -226,6 +234,22 @@ def test_changed_pictures_are_noticed(tmp_path: Path) -> None:
     caption.write_text("something else")
     resumed = run(stored_recipe(folder), folder, resume=True, watch=calmly)
     assert "Pictures or captions have changed" in str(resumed.error)
+
+
+def test_another_vae_under_the_same_name_is_noticed(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path)
+    assert recipe.model.path is not None
+    state = load_model(recipe.model.path).vae.state_dict()  # type: ignore[attr-defined]
+    vae = tmp_path / "vae.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, vae)
+    recipe = small_recipe(
+        tmp_path, model={"vae": str(vae)}, network={"algorithm": "lora", "rank": 1, "alpha": 1.0}
+    )
+    folder = create_run(recipe)
+    run(recipe, folder, watch=stop_at(1))
+    save_file({name: tensor * 1.5 for name, tensor in state.items()}, vae)
+    resumed = run(stored_recipe(folder), folder, resume=True, watch=calmly)
+    assert "The VAE is another one than this run began with." in str(resumed.error)
 
 
 def test_a_damaged_newest_state_falls_back(tmp_path: Path) -> None:

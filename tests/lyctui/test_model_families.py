@@ -6,6 +6,8 @@ import io
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 import lyctui.app
 from engine.events import Snapshot
@@ -15,6 +17,7 @@ from engine.plan import Facts, plan
 from engine.settings.check import parse
 from lyctui.app import LyctuiApp
 from lyctui.draft import Draft
+from lyctui.network_file import read_network_facts
 from lyctui.plain_talk import Talk
 from lyctui.plain_wizard import _prediction
 from lyctui.remedies import Now, higher_rate
@@ -195,6 +198,20 @@ def test_the_second_encoders_rate_is_shown_and_goes_along(
     )
     half = -(-wizard.plan.steps // 2)
     assert run_numbers(wizard.plan)["te_stop_step"] == str(half)
+
+
+def test_a_network_of_another_family_is_told_where_the_base_is_chosen(
+    bases: dict[str, Path], tmp_path: Path
+) -> None:
+    key = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+    shapes = {"lora_up.weight": (8, 2), "lora_down.weight": (2, 768)}
+    path = tmp_path / "sd1.safetensors"
+    save_file({f"{key}.{name}": torch.ones(shape) for name, shape in shapes.items()}, path)
+    assert "of Stable Diffusion 1" in read_network_facts(path).words
+    draft = draft_of(bases["untold"])
+    draft.set("network.weights", path)
+    (problem,) = settled(draft).page_problems("model")
+    assert problem.path == "model.path" and "of Stable Diffusion 1" in problem.what
 
 
 def test_a_vae_of_another_family_stands_beside_its_field(

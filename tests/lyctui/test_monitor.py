@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,21 @@ def test_monitor_lines_read_as_the_wireframe(toy):
     assert "1.06 s" in numbers[1]
     assert "1.0 GiB" in numbers[1]
     assert all(text.cells(each) <= 78 for each in numbers)
+
+
+def test_layers_that_were_scaled_back_stand_in_the_panel_and_the_lines(toy, toy_run):
+    snapshot = snapshot_at(toy, 812)
+    assert len(report.number_lines(snapshot)) == 3
+    limited = replace(snapshot, scaled_layers=1)
+    row = report.plain(report.number_lines(limited)[3])
+    assert " ".join(row.split()) == "Limit 1 layer scaled back"
+    log, event = LineLog(toy_run(), SIGNS), replace(toy.toy_step(813, 1.0), scaled_layers=12)
+    reducer = Reducer("r")
+    reducer.apply(Started("r", 1000, (1000,), 1, 1000))
+    (line,) = log.lines([event], reducer.apply(event), now=1.0)
+    assert ", 12 layers scaled back," in line
+    (line,) = log.lines([event], snapshot, now=9.0)
+    assert "scaled back" not in line
 
 
 def test_measured_losses_stand_in_the_panel_and_the_log(toy, tmp_path):

@@ -58,7 +58,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "objective.noise_offset": 0.0, "objective.zero_terminal_snr": True,
         "data.tag_dropout": 0.1, "data.resolution": (512, 648), "data.bucket_step": 8,
         "data.cache_latents": "disk", "train.epochs": 12, "train.max_steps": None,
-        "train.seed": None, "schedule.warmup_percent": 0.0, "save.keep_last": 2,
+        "train.seed": None, "schedule.warmup_percent": 0.0, "save.keep_last": 4,
         "run.tensorboard": True, "run.wandb": False, "sample.every_epochs": 2,
         "sample.at_start": False, "optim.loraplus_ratio": None,
     },

@@ -14,7 +14,7 @@ from engine.checkpoint.resume import restore
 from engine.checkpoint.state import Identity, Place, State, write_state
 from engine.optim.averaged import averaged_weights
 from engine.runs import RunFolder
-from engine.trainer import train_step
+from engine.trainer import StepReport, train_step
 from tests.small_run import small_recipe
 from tests.tiny_families import write_tiny_sdxl
 
@@ -187,3 +187,40 @@ def test_each_of_two_text_encoders_has_its_own_rate_and_both_stop(root: Path) ->
     assert same(after, border, "lora_te2")
     assert not same(after, border, "lora_unet")
     training.network.eject()
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warms_up"),
+    [
+        ({"warmup_percent": 50}, True),
+        ({"warmup_percent": 50, "warmup_steps": 0}, False),
+        ({"warmup_percent": 0, "warmup_steps": 2}, True),
+        # A tenth of four steps is none.
+        ({"warmup_percent": 10}, False),
+    ],
+)
+def test_prodigy_guards_a_warmup_that_there_is(
+    root: Path, schedule: dict[str, Any], warms_up: bool
+) -> None:
+    optim = {"optimizer": "prodigy", "lr": 1.0, "te_lr": 1.0}
+    training = assembled(root, {"optim": optim, "schedule": schedule})
+    groups = training.optimizer.state_dict()["param_groups"]
+    training.network.eject()
+    assert {group["safeguard_warmup"] for group in groups} == {warms_up}
+    assert {group["bias_correction"] for group in groups} == {warms_up}
+
+
+def test_a_step_tells_how_many_layers_its_largest_norm_scaled_back(root: Path) -> None:
+    found = []
+    for limit in (LIMIT, 1e9, 0.0):
+        network = {"algorithm": "lora", "rank": 2, "alpha": 2.0, "max_norm": limit}
+        training = assembled(root, {"network": network})
+        events: list[Any] = []
+        report = StepReport(training, events.append)
+        for step, plan in enumerate(training.order.epoch(1)[:2], start=1):
+            report.add(train_step(training, plan, Place(step, 1, step)))
+        report.flush()
+        training.network.eject()
+        found.append([event.scaled_layers for event in events])
+    layers = len(training.network.adapters)
+    assert found == [[layers, layers], [0, 0], [None, None]]

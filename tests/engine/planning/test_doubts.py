@@ -228,6 +228,15 @@ def test_pictures_are_too_few_to_hold_some_out():
     assert "data.validation" not in said(values, pictures=60)
 
 
+def test_pictures_are_held_out_and_never_measured():
+    never = of("data", validation=0.1) | of("train", validate_every_epochs=0)
+    assert "nothing ever measures" in said(never, pictures=60)
+    never["train"]["validate_every_steps"] = 50
+    assert "nothing ever measures" not in said(never, pictures=60)
+    none = of("data", validation=0.0) | of("train", validate_every_epochs=0)
+    assert "nothing ever measures" not in said(none, pictures=60)
+
+
 def test_a_batch_larger_than_the_set():
     assert "more than there are pictures, 4" in said(of("train", batch_size=6), pictures=4)
     assert "train.batch_size" not in said(of("train", batch_size=4), pictures=4)

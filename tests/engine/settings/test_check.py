@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from engine.errors import Problem, RecipeError
 from engine.settings import Recipe
 from engine.settings.check import parse
+from engine.settings.optimizers import optimizer_named, unfit
 from engine.settings.walk import sections, settings
 
 
@@ -63,6 +64,27 @@ def test_all_mistakes_are_told_at_once():
     assert "(you wrote true)" in found["train.batch_size"].what
     assert "each at least 64 (you wrote 10, 512)" in found["data.resolution"].what
     assert found["dat"].remedy == "Did you mean [data]?"
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("SparseAdam", "sparse gradients"), ("torch.optim.LBFGS", "several times"),
+     ("Muon", "matrices only")],
+)  # fmt: skip
+def test_an_optimizer_that_cannot_train_a_network_is_refused_with_the_reason(name, why):
+    problem = only({"optim": {"optimizer": name}})
+    assert problem.path == "optim.optimizer"
+    assert why in problem.what
+    assert "Did you mean" not in problem.remedy
+
+
+def test_every_optimizer_of_torch_is_known_or_refused_with_a_reason():
+    import torch
+
+    names = [name for name in torch.optim.__all__ if name[0].isupper() and name != "Optimizer"]
+    assert len(names) > 10
+    for name in names:
+        assert bool(optimizer_named(name)) != bool(unfit(name)), name
 
 
 def test_the_file_is_named_with_each_mistake():

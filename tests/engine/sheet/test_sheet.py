@@ -204,6 +204,15 @@ def test_files_of_another_family_are_refused_before_the_base_is_loaded(
         request_for_files([stranger], Wishes(prompts=(Prompt("a"),)), run)
 
 
+def test_a_base_model_is_no_network_to_paint_with(run: Path) -> None:
+    base = run.parent.parent / "tiny.safetensors"
+    with pytest.raises(NetworkFileError) as error:
+        request_for_files([base], Wishes(model=base, prompts=(Prompt("a"),)))
+    (problem,) = error.value.problems
+    assert (problem.what, problem.path) == ("This is a base model.", "")
+    assert (problem.where, problem.remedy) == (str(base), "Give a network file.")
+
+
 def test_everything_wrong_is_said_at_once(run: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone.safetensors"
     file = read_network(run / "small.safetensors")
