@@ -198,6 +198,12 @@ class Work:
         """The argument cannot be had."""
         self.row(name, "unsupported", (), note)
 
+    def listed(self, name: str) -> None:
+        """The argument is a list whose entries have rows of their own."""
+        if self.has(name):
+            self.row(name, "translated", (), "see each below")
+        self.row(name, "no effect", (), "none")
+
     def default(self, name: str, path: str, value: Any, differs: bool) -> None:
         """A missing argument: what the tool takes then, told where ours would take something else."""
         self.set(path, value)

@@ -62,8 +62,7 @@ def _spread_list(work: Work) -> None:
         value = value.strip().strip('"')
         key = f"network_args: {inert(name, 60)}"
         work.given[f"{ARGS}{name}"] = Given(value if equals else None, key)
-    listed = "see each below" if work.has("network_args") else "none"
-    work.row("network_args", "taken", (), listed)
+    work.listed("network_args")
 
 
 def _algorithm(work: Work, module: str) -> str | None:

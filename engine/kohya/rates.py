@@ -157,9 +157,7 @@ def arguments(work: Work, optimizer: str) -> None:
         work.extra.append(Row(key, shown("", value), status, ("optim.arguments",), note))
     if kept:
         work.set("optim.arguments", kept)
-    work.row(
-        "optimizer_args", "taken", (), "see each below" if work.has("optimizer_args") else "none"
-    )
+    work.listed("optimizer_args")
 
 
 def _setting(name: str, value: str, optimizer: str) -> tuple[str, Any] | None:

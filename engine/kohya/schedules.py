@@ -51,12 +51,7 @@ def _rules(work: Work, name: str, own: bool) -> None:
         else:
             note = "belongs to lr_scheduler_type" if own else f"{name} takes no such argument here"
             work.extra.append(Row(row, shown("", value), "unsupported", (), note))
-    work.row(
-        "lr_scheduler_args",
-        "taken",
-        (),
-        "see each below" if work.has("lr_scheduler_args") else "none",
-    )
+    work.listed("lr_scheduler_args")
 
 
 def _warmup(work: Work) -> None:
@@ -113,7 +108,8 @@ def _decay(work: Work, name: str) -> None:
             work.default("lr_decay_steps", path, 0.0, differs=True)
             work.row("lr_decay_steps", "translated", (path,), "blank: 0, the rate never falls")
         return
-    total = work.whole("max_train_steps")
+    # Epochs win over steps, and nobody knows here how many steps they are.
+    total = None if work.whole("max_train_epochs") else work.whole("max_train_steps")
     share = decay if decay < 1 else decay / total if total and decay <= total else None
     if share is not None:
         percent = round(share * 100, 10)

@@ -19,8 +19,12 @@ PAGE = ROOT / "docs" / "proof.md"
 HEAD = """# Proof
 
 For every setting: a test that fails where the setting is ignored, and where the setting is explained.
+Where there are two, one shows what the setting does, the other that a recipe's value gets there.
 The table is kept in `tests/architecture/test_proof.py`, which checks that each test exists and that no
 setting is missing; write this page anew with `python -m tests.architecture.test_proof`.
+
+`python -m tests.architecture.sabotage data.flip train.seed` makes the code of a run read the default of
+these settings, whatever the recipe says, and tells whether their tests notice; without names, all are tried.
 
 | setting | test | explained in |
 |---|---|---|
@@ -148,9 +152,11 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_a_run_trains_up_factors_at_their_own_rate": "optim.loraplus_ratio",
     },
     "engine/optim/test_matrix.py": {
-        "test_the_rates_that_are_told_are_those_that_move": "optim.lr",
+        "test_the_rates_that_are_told_are_those_that_move": "optim.lr optim.optimizer",
+        "test_relative_steps_and_schedule_free_follow_no_curve": "schedule.warmup_steps",
         "test_every_schedule_setting_reaches_the_curve": (
-            "schedule.cycles schedule.power schedule.min_lr_ratio schedule.decay_percent"
+            "schedule.scheduler schedule.warmup_percent schedule.rules schedule.cycles "
+            "schedule.power schedule.min_lr_ratio schedule.decay_percent"
         ),
     },
     "engine/optim/test_optimizers.py": {
@@ -169,9 +175,33 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_warmup_by_percent_and_by_count": "schedule.warmup_percent schedule.warmup_steps",
         "test_piecewise_rules": "schedule.rules",
     },
+    "engine/planning/test_rules.py": {
+        "test_what_is_to_be_read": (
+            "data.folder data.reg_folder data.layout data.repeats data.folders data.trigger "
+            "data.class_word data.captions data.caption_extension data.keep_empty_captions "
+            "data.flip data.max_megapixels"
+        ),
+        "test_how_sizes_are_chosen": (
+            "data.resolution data.buckets data.bucket_step data.bucket_min data.bucket_max "
+            "data.no_upscale"
+        ),
+        "test_what_happens_to_captions": (
+            "data.separator data.shuffle_tags data.keep_tokens data.caption_dropout "
+            "data.caption_dropout_every data.tag_dropout data.prefix data.suffix"
+        ),
+        "test_what_network_is_wanted": (
+            "network.alpha network.rs_lora network.module_dropout network.dropout network.tucker "
+            "network.dora network.block_size network.detach_lower network.factor "
+            "network.decompose_both network.unbalanced network.train_on_input "
+            "network.rank_dropout network.targets_file network.conv_alpha network.constraint "
+            "network.rescaled network.rank network.scalar network.min_rank network.mask_alpha "
+            "network.orthogonality network.sig_type network.use_data_init network.targets "
+            "network.train_norm network.conv_rank"
+        ),
+    },
     "engine/settings/test_optimizer_arguments.py": {
         "test_lines_win_over_fields_and_fields_over_defaults": (
-            "optim.weight_decay optim.betas optim.eps optim.d_coef"
+            "optim.weight_decay optim.betas optim.eps optim.d_coef optim.arguments"
         ),
         "test_lines_of_a_guide_are_read": "optim.arguments",
     },
@@ -234,10 +264,10 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_pictures_have_the_size_and_the_seed_that_are_set": (
             "sample.width sample.height sample.seed"
         ),
-        "test_pictures_before_the_start_and_by_steps": "sample.at_start sample.every_steps",
-        "test_pictures_by_minutes": "sample.every_minutes",
-        "test_files_by_epochs_and_by_minutes": "save.every_epochs save.every_minutes",
-        "test_files_by_steps_and_none_by_epochs": "save.every_steps",
+        "test_pictures_before_the_start_and_by_steps": "sample.every_steps sample.every_epochs",
+        "test_pictures_by_minutes": "sample.every_minutes sample.at_start",
+        "test_files_by_epochs_and_by_minutes": "save.every_minutes",
+        "test_files_by_steps_and_none_by_epochs": "save.every_steps save.every_epochs",
         "test_weights_have_the_precision_of_the_file_and_alpha_keeps_fp32": "save.precision",
         "test_the_last_files_on_the_way_are_kept_and_the_final_one_always": "save.keep_last",
         "test_states_by_minutes_and_how_many_are_kept": "save.state_minutes save.keep_states",
@@ -248,9 +278,26 @@ PROVEN: dict[str, dict[str, str]] = {
         "test_the_finished_file_is_copied": "save.copy_to",
     },
     "engine/test_session.py": {
-        "test_a_run_from_start_to_end": (
-            "model.path train.epochs sample.prompts sample.every_epochs"
+        "test_a_run_from_start_to_end": ("model.path train.epochs sample.prompts"),
+    },
+    "engine/test_settings_reach_the_run.py": {
+        "test_transparency_has_the_background_of_the_recipe": "data.background",
+        "test_latents_are_kept_where_the_recipe_says": "data.cache_latents",
+        "test_the_limit_of_the_cache_is_that_of_the_recipe": "data.cache_gigabytes",
+        "test_pictures_are_read_ahead_by_workers": "data.workers",
+        "test_regularisation_comes_as_often_as_the_recipe_says": "data.reg_ratio",
+        "test_the_base_computes_in_the_precision_of_the_recipe": "train.precision",
+        "test_activations_are_computed_twice_where_the_recipe_says": "train.checkpointing",
+        "test_steps_have_the_batches_of_the_recipe": "train.batch_size train.accumulation",
+        "test_the_seed_of_the_recipe_draws_everything": "train.seed",
+        "test_each_part_has_the_rate_of_the_recipe": "optim.unet_lr optim.te_lr",
+        "test_the_network_has_the_algorithm_of_the_recipe": "network.algorithm",
+        "test_limits_are_those_of_the_recipe": "network.max_norm",
+        "test_a_mask_is_averaged_as_the_recipe_says": "data.mask_mean",
+        "test_it_is_measured_as_often_as_the_recipe_says": (
+            "train.validate_every_epochs train.validate_every_steps"
         ),
+        "test_the_device_is_that_of_the_recipe": "train.device",
     },
     "engine/test_start_from_file.py": {
         "test_step_0_equals_the_file_which_stays_as_it_is": "network.weights",
@@ -260,6 +307,10 @@ PROVEN: dict[str, dict[str, str]] = {
             "train.validate_every_epochs train.validate_every_steps"
         ),
     },
+    "lyctui/test_settings_reach_the_run.py": {
+        "test_a_run_lies_where_the_recipe_says": "run.folder run.name",
+        "test_a_run_ends_with_its_terminal_where_the_recipe_says": "run.on_disconnect",
+    },
     "lyctui/test_cli_train.py": {
         "test_a_recipe_gives_as_many_steps_as_planned_and_a_file": "run.folder",
     },
@@ -268,13 +319,12 @@ PROVEN: dict[str, dict[str, str]] = {
     },
 }
 """File below tests, test, and the settings that it proves."""
-PROOF: dict[str, str] = {
-    path: f"tests/{file}::{test}"
-    for file, proven in PROVEN.items()
-    for test, paths in proven.items()
-    for path in paths.split()
-}
-"""The test of each setting."""
+PROOF: dict[str, tuple[str, ...]] = {}
+"""The tests of each setting."""
+for _file, _proven in PROVEN.items():
+    for _test, _paths in _proven.items():
+        for _path in _paths.split():
+            PROOF[_path] = (*PROOF.get(_path, ()), f"tests/{_file}::{_test}")
 
 
 @lru_cache(maxsize=256)
@@ -289,8 +339,7 @@ def proof_page() -> str:
     """The table as Markdown."""
     rows = []
     for row in settings():
-        test = PROOF.get(row.path, "")
-        proof = f"`{test}`" if test else "to be written"
+        proof = "<br>".join(f"`{test}`" for test in PROOF.get(row.path, ())) or "to be written"
         where = f"`presets/guides/{row.section}.md`" if row.path in guides() else "its line of help"
         rows.append(f"| `{row.path}` | {proof} | {where} |")
     return HEAD + "\n".join(rows) + "\n"
@@ -306,11 +355,8 @@ def test_every_test_of_the_table_exists(file):
     assert set(PROVEN[file]) - names_in(f"tests/{file}") == set()
 
 
-def test_no_setting_is_proven_twice():
-    every = [
-        path for proven in PROVEN.values() for paths in proven.values() for path in paths.split()
-    ]
-    assert len(every) == len(set(every))
+def test_no_test_is_named_twice_for_a_setting():
+    assert all(len(tests) == len(set(tests)) for tests in PROOF.values())
 
 
 def test_the_page_is_current():

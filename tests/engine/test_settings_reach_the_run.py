@@ -20,7 +20,7 @@ from engine.errors import EnvironmentFault
 from engine.settings import Recipe
 from tests.small_run import small_recipe
 
-SIZES = {"0_red.png": (64, 64), "1_clear.png": (64, 64), "2_wide.png": (200, 100)}
+NAMES = ("0_red.png", "1_clear.png", "2_split.png")
 CAPTION = "a, b, c, d, e, f"
 
 
@@ -38,16 +38,16 @@ MODEL: Any = SimpleNamespace(encode_images=average, vae_hash="v", inpaints=False
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A red picture, one with nothing but transparency, a wide one, and one to regularise."""
+    """A red picture, one with nothing but transparency, a half green one, and one to regularise."""
     root = tmp_path_factory.mktemp("reach")
     for folder in ("pictures/2_vexilo emblem", "reg/1_emblem"):
         (root / folder).mkdir(parents=True)
-    for name, size in SIZES.items():
+    for name in NAMES:
         path = root / "pictures" / "2_vexilo emblem" / name
         colour = (0, 0, 255, 0) if "clear" in name else (255, 0, 0, 255)
-        picture = Image.new("RGBA", size, colour)
-        if "wide" in name:
-            picture.paste((0, 255, 0, 255), (0, 0, 20, 100))
+        picture = Image.new("RGBA", (64, 64), colour)
+        if "split" in name:
+            picture.paste((0, 255, 0, 255), (0, 0, 32, 64))
         picture.save(path)
         path.with_suffix(".txt").write_text(CAPTION)
     Image.new("RGB", (64, 64), "blue").save(root / "reg" / "1_emblem" / "r.png")
@@ -70,8 +70,7 @@ def loaders_of(root: Path, cache: Path, /, **data: Any) -> Loaders:
 
 def batch_of(loaders: Loaders, item: int, step: int = 1) -> Batch:
     """A batch of one picture."""
-    size = SIZES[sorted(SIZES)[item]]
-    plan = BatchPlan(size if size == (64, 64) else (96, 64), (item,))
+    plan = BatchPlan((64, 64), (item,))
     return loaders.training.batch(plan, epoch=1, step=step, first_sample=0)
 
 
@@ -96,7 +95,7 @@ def test_tags_are_shuffled_but_those_that_are_kept(root: Path, tmp_path: Path) -
 
 def test_half_of_the_draws_are_mirrored(root: Path, tmp_path: Path) -> None:
     loaders = loaders_of(root, tmp_path, flip=True)
-    every = [batch_of(loaders, 0, step).latents_BCHW for step in range(8)]
+    every = [batch_of(loaders, 2, step).latents_BCHW for step in range(8)]
     mirrored = [torch.equal(one, every[0]) for one in every]
     assert any(mirrored) and not all(mirrored)
 
@@ -140,7 +139,7 @@ def training(root: Path) -> Iterator[Training]:
         root,
         data={"folder": str(root / "pictures"), "validation": 0.34, "mask_mean": "picture"},
         optim={"lr": 1e-3, "unet_lr": 2e-3, "te_lr": 3e-4, "max_grad_norm": 0.7},
-        network={"algorithm": "lora", "rank": 2, "alpha": 1.0, "max_norm": 0.9},
+        network={"algorithm": "loha", "rank": 2, "alpha": 1.0, "max_norm": 0.9},
         train={
             "precision": "bf16", "checkpointing": True, "batch_size": 2, "accumulation": 2,
             "seed": 11, "epochs": 3, "validate_every_epochs": 4, "validate_every_steps": 5,
@@ -183,6 +182,10 @@ def test_the_seed_of_the_recipe_draws_everything(training: Training, root: Path)
 
 def test_each_part_has_the_rate_of_the_recipe(training: Training) -> None:
     assert training.rates == {"unet": 2e-3, "te": 3e-4}
+
+
+def test_the_network_has_the_algorithm_of_the_recipe(training: Training) -> None:
+    assert {name.rpartition(".")[2] for name in training.network.tensors()} >= {"hada_w1_a"}
 
 
 def test_limits_are_those_of_the_recipe(training: Training) -> None:

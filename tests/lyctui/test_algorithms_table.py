@@ -334,8 +334,8 @@ def test_lokr_tells_how_many_modules_its_rank_no_longer_limits() -> None:
         ({"network__algorithm": "lokr", "network__rs_lora": True}, "both factors", "a number"),
         (
             {"network__algorithm": "dylora", "network__block_size": 5},
-            "32 is no multiple of 5",
-            "30 or 35",
+            "128 is no multiple of 5",
+            "125 or 130",
         ),
         (
             {"network__algorithm": "boft", "network__rank": 8},

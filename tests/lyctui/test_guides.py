@@ -223,6 +223,14 @@ def test_numbers_that_follow_from_several_answers(sections, name, value):
     assert numbers_of(**sections).get(name) == value
 
 
+def test_input_perturbation_shows_its_own_number(planned):
+    from lyctui.guides import run_numbers
+
+    path = "objective.ip_noise_gamma"
+    assert explain(path, run_numbers(planned)).endswith("Here: a gamma of 0.")
+    assert explain(path, {path: "0.05"}).endswith("Here: a gamma of 0.05.")
+
+
 def test_held_out_pictures_are_counted(planned):
     from engine.plan import gather, plan
     from lyctui.guides import run_numbers

@@ -289,11 +289,11 @@ async def test_a_refused_combination_is_told_at_once_and_stands_beside_its_field
     app = App(drafted(network__algorithm="dylora", network__block_size=5))
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, counted(pilot))
-        assert "32 is no multiple of 5" in lines(pilot, "means").replace("\n  ", " ")
+        assert "128 is no multiple of 5" in lines(pilot, "means").replace("\n  ", " ")
         await pilot.press("ctrl+n")
         await until(pilot, lambda: field(pilot, "network.rank").has_class("-wrong"))
         beside = str(field(pilot, "network.rank").query_one(".problem", Static).render())
-        assert "30 or 35" in beside
+        assert "125 or 130" in beside
         assert "no multiple" not in lines(pilot, "means"), "one place is enough"
 
 

@@ -176,4 +176,4 @@ def test_conflicts_are_lines_with_what_to_do(
     other = network_draft(base, tmp_path / "q", network__algorithm="dylora", network__block_size=5)
     _, said = talk("", "quit", draft=other)
     assert "Not now: DyLoRA draws 5 ranks at a time" in said
-    assert "Error: DyLoRA draws 5 ranks at a time" in said and "30 or 35" in said
+    assert "Error: DyLoRA draws 5 ranks at a time" in said and "125 or 130" in said

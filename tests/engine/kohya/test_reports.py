@@ -146,6 +146,11 @@ def test_a_missing_lowest_rate_is_zero(tmp_path: Path, name: str) -> None:
         ("lr_decay_steps = 25\nmax_train_steps = 100\n", 25.0, "translated"),
         ("lr_decay_steps = 25\n", 20.0, "unsupported"),
         ("lr_decay_steps = 250\nmax_train_steps = 100\n", 20.0, "unsupported"),
+        (
+            "lr_decay_steps = 25\nmax_train_steps = 100\nmax_train_epochs = 9\n",
+            20.0,
+            "unsupported",
+        ),
     ],
 )
 def test_a_missing_decay_never_falls(
@@ -181,6 +186,7 @@ def test_a_refused_argument_has_one_row(tmp_path: Path, argument: str, path: str
     assert (told.status, told.settings) == ("unsupported", ())
     assert told.note.startswith("left out: ")
     assert rows(found, path) == []
+    assert row(found, "optimizer_args").status == "translated"
 
 
 def test_the_last_of_equal_arguments_counts(tmp_path: Path) -> None:
@@ -248,9 +254,9 @@ def test_settings_that_a_row_names_are_held(tmp_path: Path, text: str) -> None:
 
 def test_whole_files_name_only_settings_that_are_held() -> None:
     for path in sorted(FILES.iterdir()):
-        test_found = import_file(path)
-        held = {f"{name}.{key}" for name, keys in test_found.data.items() for key in keys}
-        for told in test_found.rows:
+        found = import_file(path)
+        held = {f"{name}.{key}" for name, keys in found.data.items() for key in keys}
+        for told in found.rows:
             assert told.status == "no effect" or set(told.settings) <= held, (path.name, told)
 
 

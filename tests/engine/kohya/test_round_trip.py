@@ -113,7 +113,9 @@ OPTIM = fixed(
     max_grad_norm=st.sampled_from([0.0, 0.5, 1.0]),
 )
 SCHEDULE = fixed(
-    scheduler=st.sampled_from(["cosine", "linear", "polynomial", "rex", "warmup_stable_decay"]),
+    scheduler=st.sampled_from(
+        ["cosine", "polynomial", "rex", "warmup_stable_decay", "cosine_with_min_lr"]
+    ),
     warmup_percent=st.integers(0, 999).map(lambda number: number / 10),
     power=st.sampled_from([1.0, 2.5]),
     cycles=st.integers(1, 4),
@@ -157,7 +159,7 @@ SAMPLE = fixed(
     every_epochs=st.integers(0, 2),
     every_steps=st.sampled_from([0, 50]),
     at_start=ON,
-    prompts=st.sampled_from([[], ["a hill --s 20"]]),
+    prompts=st.sampled_from([[], ["a hill --s 20"], ["a hill --ss dpmpp_2m"]]),
     sampler=st.sampled_from(["ddim", "euler_a", "unipc", "dpmpp_2m"]),
 )
 RECIPES = fixed(
@@ -230,6 +232,18 @@ def test_what_kohya_has_comes_back(data: dict[str, Any], tmp_path: Path) -> None
         {"optim": {"loraplus_ratio": 16.0}},
         {"schedule": {"scheduler": "piecewise_constant", "rules": "1:5,0.1"}},
         {"schedule": {"warmup_steps": 30}},
+        {"schedule": {"scheduler": "cosine_with_min_lr", "min_lr_ratio": 0.1}},
+        {"schedule": {"scheduler": "warmup_stable_decay", "decay_percent": 0.0}},
+        {"save": {"every_steps": 10, "keep_last": 1}},
+        {
+            "network": {
+                "algorithm": "locon",
+                "targets": "full",
+                "conv_rank": 0,
+                "conv_alpha": 0.0,
+                "overrides": [{"pattern": KOHYA_CONV, "exclude": True}],
+            }
+        },
         {"data": {"captions": False}},
     ],
 )
@@ -285,3 +299,55 @@ def test_the_command_has_one_option_a_line_and_survives_a_shell(tmp_path: Path) 
     words = shlex.split(command)
     assert f"--pretrained_model_name_or_path={recipe.model.path}" in words
     assert all(line.count(" --") == 1 for line in command.splitlines()[1:])
+
+
+def written(data: dict[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Options of the command for a recipe."""
+    return {option.name: option.values for option in export(parse(data)).options}
+
+
+@pytest.mark.parametrize("name", ["cosine_with_min_lr", "warmup_stable_decay"])
+def test_the_lowest_rate_is_always_written(name: str) -> None:
+    options = written({"schedule": {"scheduler": name, "cycles": 3}})
+    assert options["lr_scheduler_min_lr_ratio"] == ("0.1",)
+    assert "lr_scheduler_num_cycles" not in options
+    assert "lr_scheduler_min_lr_ratio" not in written({"schedule": {"scheduler": "cosine"}})
+
+
+def test_rex_does_not_bend_the_polynomial_in_its_place() -> None:
+    assert "lr_scheduler_power" not in written({"schedule": {"scheduler": "rex", "power": 3.0}})
+
+
+def test_samplers_of_prompts_get_kohyas_names() -> None:
+    prompts = ["a --ss dpmpp_2m --n b", "--ss unipc --s 9"]
+    exported = export(parse({"sample": {"prompts": prompts, "steps": 20}}))
+    lines = exported.prompts.splitlines()
+    assert lines[0].startswith("a --ss dpmsolver++ --")
+    assert lines[0].endswith(" --n b")
+    assert lines[1].startswith("--s 9 ")
+    assert "unipc" in exported.differences["sample.prompts"]
+    known = export(parse({"sample": {"prompts": ["a hill --ss euler_a"]}}))
+    assert "sample.prompts" not in known.differences
+
+
+def test_a_limit_of_norms_beside_lycoris_is_told() -> None:
+    lycoris = export(parse({"network": {"algorithm": "loha", "max_norm": 1.0}}))
+    assert "network.max_norm" in lycoris.differences
+    plain = {"algorithm": "lora", "targets": "attn-mlp", "max_norm": 1.0}
+    assert "network.max_norm" not in export(parse({"network": plain})).differences
+    off = export(parse({"network": {"algorithm": "loha"}}))
+    assert "network.max_norm" not in off.differences
+
+
+def test_files_of_epochs_are_counted_and_those_of_steps_reach_back() -> None:
+    both = {"every_epochs": 2, "every_steps": 50, "keep_last": 3}
+    options = written({"save": both})
+    assert (options["save_last_n_epochs"], options["save_last_n_steps"]) == (("3",), ("100",))
+    assert "save.keep_last" in export(parse({"save": both})).differences
+
+
+def test_a_folder_of_masks_is_told(tmp_path: Path) -> None:
+    data = {"masked_loss": "folder", "mask_folder": str(tmp_path)}
+    exported = export(parse({"data": data}))
+    assert "data.mask_folder" in exported.differences
+    assert "conditioning_data_dir" not in {option.name for option in exported.options}

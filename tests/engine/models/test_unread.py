@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -23,14 +25,16 @@ def test_unread_layers_are_those_without_a_gradient(
         layer for layer in layer_shapes(model.facts.architecture) if layer.component != "unet"
     ]
     parts = model.components()
-    weights = [parts[layer.component].get_submodule(layer.path).weight for layer in layers]
+    weights: list[Any] = [
+        parts[layer.component].get_submodule(layer.path).weight for layer in layers
+    ]
     try:
         for weight in weights:
             weight.requires_grad_()
         found = model.encode_text(["a vexilo emblem"], clip_skip)
         outputs = [found.text_BTD] + ([] if found.pooled_BD is None else [found.pooled_BD])
         # Random weights: the sum behind a norm would be constant.
-        total = sum((output * torch.randn_like(output)).sum() for output in outputs)
+        total = torch.stack([(each * torch.randn_like(each)).sum() for each in outputs]).sum()
         gradients = torch.autograd.grad(total, weights, allow_unused=True)
     finally:
         for weight in weights:
