@@ -3,6 +3,7 @@
 #   make test    all tests
 #   make quick   the fast tests
 #   make check   format, lint, types, layers
+#   make proof   every setting is made to be ignored, and its tests must notice (long)
 #   make bench   measure; figures go to benchmarks/RESULTS.md by hand
 # PYTHON=python3.12 chooses the interpreter, PIP_ARGS="..." is passed to pip install.
 
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-for
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test quick check bench venv
+.PHONY: demo test quick check proof bench venv
 .DEFAULT_GOAL := check
 
 demo: venv
@@ -34,6 +35,9 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+proof: venv
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.architecture.sabotage
 
 bench: venv
 	set -e; shopt -s nullglob; for file in benchmarks/bench_*.py; do \

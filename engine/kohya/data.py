@@ -63,7 +63,7 @@ def model(work: Work) -> None:
         work.row("v2", "translated", ("model.family",), "the family is found in the file, too")
     work.row("v2", "no effect", (), "off")
     v = work.flag("v_parameterization")
-    work.set("model.prediction", "v" if v else "epsilon")
+    work.default("v_parameterization", "model.prediction", "v" if v else "epsilon", not v)
     work.row("v_parameterization", "translated", ("model.prediction",), "v" if v else "epsilon")
     _clip_skip(work)
     tokens = work.whole("max_token_length")

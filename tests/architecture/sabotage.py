@@ -50,7 +50,7 @@ def sabotaged(*paths: str) -> Iterator[None]:
                 return ignored(self, name)
         return object.__getattribute__(self, name)
 
-    Section.__getattribute__ = read  # type: ignore[method-assign]
+    Section.__getattribute__ = read  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -18,7 +18,7 @@ print(noticed("data.prefix", (sizes, captions)), noticed("data.prefix", (sizes,)
 """
 
 
-def test_only_the_engine_and_only_for_a_while_reads_the_default():
+def test_only_the_engine_and_only_for_a_while_reads_the_default() -> None:
     data = Recipe.model_validate({"data": {"folder": "/a", "repeats": 3, "trigger": "x"}}).data
     with sabotaged("data.repeats"):
         rules = survey_rules(data)
@@ -26,7 +26,7 @@ def test_only_the_engine_and_only_for_a_while_reads_the_default():
     assert survey_rules(data).repeats == 3
 
 
-def test_settings_of_one_name_in_two_sections_are_told_apart():
+def test_settings_of_one_name_in_two_sections_are_told_apart() -> None:
     recipe = Recipe.model_validate({"sample": {"seed": 4}, "train": {"seed": 5}})
     with sabotaged("sample.seed"):
         namespace = {"__name__": "engine.anything", "recipe": recipe}
@@ -34,7 +34,7 @@ def test_settings_of_one_name_in_two_sections_are_told_apart():
     assert found == (None, 5)
 
 
-def test_a_proof_notices_and_another_test_does_not():
+def test_a_proof_notices_and_another_test_does_not() -> None:
     done = subprocess.run(
         [sys.executable, "-c", TRIED], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -332,3 +332,12 @@ def test_samplers_of_prompts_get_our_names(tmp_path: Path) -> None:
     found = imported(tmp_path, json.dumps(data), "gui.json")
     assert value(found, "sample.prompts") == ("a hill --ss euler_a --s 20",)
     assert row(found, "sample_prompts").status == "translated"
+
+
+def test_what_is_predicted_is_told_where_the_file_does_not_say(tmp_path: Path) -> None:
+    found = imported(tmp_path, "train_batch_size = 2\n")
+    assert value(found, "model.prediction") == "epsilon"
+    assert row(found, "v_parameterization").status == "default"
+    found = imported(tmp_path, "v_parameterization = true\n")
+    assert value(found, "model.prediction") == "v"
+    assert row(found, "v_parameterization").status == "translated"
