@@ -22,12 +22,12 @@ KOHYA = [
         "scale": 6.5,
         "sample_sampler": "euler_a",
     },
-    {"prompt": "a\ndog", "negative_prompt": ""},
+    {"prompt": "a\ndog", "negative_prompt": "", "sample_sampler": "k_lms"},
     "a bird --d 4",
 ]
 READ = [
     Prompt("a cat", 512, 768, 3, 20, 6.5, "blurry", "euler_a"),
-    Prompt("a dog"),
+    Prompt("a dog", sampler="lms"),
     Prompt("a bird", seed=4),
 ]
 

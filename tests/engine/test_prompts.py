@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.errors import RecipeError
-from engine.prompts import Prompt, parse_prompts
+from engine.prompts import Prompt, line_of, parse_prompts
 
 
 def one(line: str) -> Prompt:
@@ -20,6 +20,21 @@ def test_all_flags_are_read_in_any_order() -> None:
     )
     assert one("a --n blurry, dark --w 64").negative == "blurry, dark"
     assert one("plain") == Prompt("plain")
+
+
+@pytest.mark.parametrize(
+    ("written", "ours"),
+    [("euler_a", "euler_a"), ("k_euler_a", "euler_a"), ("dpmsolver++", "dpmpp_2m"), ("DDIM", "ddim")],
+)
+def test_samplers_are_known_by_their_names_in_other_tools_too(written: str, ours: str) -> None:
+    prompt = one(f"a cat --ss {written} --s 5")
+    assert prompt.sampler == ours
+    assert line_of(prompt) == f"a cat --s 5 --ss {ours}"
+
+
+def test_a_sampler_that_is_not_there_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"k_dpm_2.*one of ddim, euler"):
+        one("a cat --ss k_dpm_2")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def statics(app: LyctuiApp) -> str:
 
 
 async def test_monitor_shows_the_run(toy_run) -> None:
-    app = LyctuiApp(run=toy_run(steps=400, seconds=0.01), fps=20)
+    app = LyctuiApp(run=toy_run(steps=400, seconds=0.2), fps=20)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: isinstance(app.screen, RunScreen))
         await until(pilot, lambda: "elapsed" in shown(app, "#progress"))
@@ -72,7 +72,7 @@ async def test_monitor_shows_the_run(toy_run) -> None:
 
 
 async def test_measured_losses_have_a_row_of_their_own(toy_run) -> None:
-    run = toy_run(steps=400, seconds=0.01)
+    run = toy_run(steps=400, seconds=0.2)
     run.session.emit(Validated(0, 0, 0.2011, 0.2101))
     app = LyctuiApp(run=run, fps=20)
     async with app.run_test(size=SIZE) as pilot:
@@ -83,7 +83,7 @@ async def test_measured_losses_have_a_row_of_their_own(toy_run) -> None:
 
 
 async def test_requests_are_acknowledged_by_events(toy_run) -> None:
-    run = toy_run(steps=2000, seconds=0.01)
+    run = toy_run(steps=100_000, seconds=0.01)
     app = LyctuiApp(run=run)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: run.snapshot().step > 1)
@@ -103,7 +103,7 @@ async def test_requests_are_acknowledged_by_events(toy_run) -> None:
 
 
 async def test_leaving_asks_with_cancel_focused(toy_run) -> None:
-    run = toy_run(steps=2000, seconds=0.01)
+    run = toy_run(steps=100_000, seconds=0.01)
     app = LyctuiApp(run=run)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: run.snapshot().step > 1)
@@ -125,7 +125,7 @@ async def test_leaving_asks_with_cancel_focused(toy_run) -> None:
 
 
 async def test_keeping_training_closes_the_screen_only(toy_run) -> None:
-    run = toy_run(steps=2000, seconds=0.01)
+    run = toy_run(steps=100_000, seconds=0.01)
     app = LyctuiApp(run=run)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: run.snapshot().step > 1)
@@ -211,7 +211,7 @@ async def test_unforeseen_error_at_the_start_becomes_a_screen_with_a_report(monk
 
 
 async def test_watcher_leaves_without_a_question(toy_run) -> None:
-    run = toy_run(steps=2000, seconds=0.01)
+    run = toy_run(steps=100_000, seconds=0.01)
     run.start()
     while not run.snapshot().total_steps:
         time.sleep(0.01)
@@ -249,7 +249,7 @@ async def test_draft_is_saved_once_on_leaving() -> None:
 
 
 async def test_help_and_log_open_over_the_monitor(toy_run) -> None:
-    run = toy_run(steps=2000, seconds=0.01)
+    run = toy_run(steps=100_000, seconds=0.01)
     app = LyctuiApp(run=run)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: run.snapshot().step > 1)
@@ -278,7 +278,7 @@ async def test_help_and_log_open_over_the_monitor(toy_run) -> None:
 
 
 async def test_end_waits_behind_help_and_closes_the_question(toy_run) -> None:
-    run = toy_run(steps=2000, seconds=0.01)
+    run = toy_run(steps=100_000, seconds=0.01)
     app = LyctuiApp(run=run)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: run.snapshot().step > 1)
@@ -301,7 +301,7 @@ async def test_end_waits_behind_help_and_closes_the_question(toy_run) -> None:
 
 
 async def test_palette_holds_every_action_of_the_monitor(toy_run) -> None:
-    run = toy_run(steps=2000, seconds=0.01)
+    run = toy_run(steps=100_000, seconds=0.01)
     app = LyctuiApp(run=run)
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: isinstance(app.screen, RunScreen))

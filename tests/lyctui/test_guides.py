@@ -148,7 +148,7 @@ def test_numbers_of_a_plan(planned):
         - set(numbers)
         - {"exposures", "effective_batch", "factor", "file_size"}
         - {"block_size", "constraint", "min_rank"}  # of other algorithms
-        - {"ema_span", "up_lr", "te_stop_step", "te2_lr"}  # of what is not used here
+        - {"ema_span", "up_lr", "te_stop_step", "te2_lr", "resolutions"}  # not used here
     )
     assert missing == set(), "a plan knows every number that the texts use"
     for path in guides():
@@ -231,16 +231,59 @@ def test_input_perturbation_shows_its_own_number(planned):
     assert explain(path, {path: "0.05"}).endswith("Here: a gamma of 0.05.")
 
 
-def test_held_out_pictures_are_counted(planned):
+def replanned(planned, **data):
+    """Numbers of the same run with other answers about its pictures."""
     from engine.plan import gather, plan
     from lyctui.guides import run_numbers
 
-    data = planned.recipe.data.model_copy(update={"validation": 0.34})
-    recipe = planned.recipe.model_copy(update={"data": data})
-    numbers = run_numbers(plan(recipe, gather(recipe)))
+    recipe = planned.recipe
+    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update=data)})
+    return run_numbers(plan(recipe, gather(recipe)))
+
+
+def test_held_out_pictures_are_counted(planned):
+    numbers = replanned(planned, validation=0.34)
     assert (numbers["images"], numbers["held_out"]) == ("2", "1")
     assert "2 pictures are trained, 1 held out" in explain("data.validation", numbers)
-    assert run_numbers(planned)["held_out"] == "0"
+    assert replanned(planned)["held_out"] == "0"
+
+
+def test_captions_of_pictures_that_are_held_out_are_not_counted(planned):
+    found = {
+        replanned(planned, validation=0.34, validation_seed=seed)["captioned"] for seed in range(8)
+    }
+    assert found == {"0", "1"}, "one of the three has a caption, and is sometimes the one held out"
+
+
+def test_several_sizes_multiply_what_each_picture_is_seen(planned):
+    numbers = replanned(planned, more_resolutions=(256,))
+    assert numbers["exposures"] == "40"
+    assert "trained at 2 sizes. Each is seen 40 times." in explain("data.repeats", numbers)
+    once = explain("data.repeats", replanned(planned))
+    assert once.endswith("Here: 10 repeats × 2 epochs. Each is seen 20 times.")
+
+
+def test_a_rate_that_is_found_is_not_told_as_a_strength():
+    assert "effective_lr" in numbers_of(optim={"optimizer": "adamw"})
+    numbers = numbers_of(optim={"optimizer": "prodigy"})
+    assert "effective_lr" not in numbers and numbers["scale"] == "1"
+
+
+def test_what_the_base_tells_stands_for_auto(planned):
+    from dataclasses import replace
+
+    from engine.models.facts import ModelFacts
+    from lyctui.guides import run_numbers
+
+    base = ModelFacts(planned.recipe.run.folder, "single", 1, family="sd2", prediction="v")
+    assert run_numbers(replace(planned, base=base))["prediction"] == "v"
+    assert run_numbers(planned)["prediction"] == "auto"
+
+
+def test_one_of_a_kind_is_told_as_one():
+    assert filled("{workers} workers and {cycles} cycles.", {"workers": "1", "cycles": "11"}) == (
+        "1 worker and 11 cycles."
+    )
 
 
 def test_caches_are_told_in_bytes(planned):

@@ -43,7 +43,7 @@ def sampled(run: Any, step: int, colour: str) -> None:
 
 @pytest.fixture
 def app(toy_run: Any) -> LyctuiApp:
-    run = toy_run(steps=5000, seconds=0.01)
+    run = toy_run(steps=100_000, seconds=0.01)
     made = LyctuiApp(run=run, fps=20, ascii_only=False)
     made.pictures = Pictures()
     return made
