@@ -45,10 +45,14 @@ RATES: dict[str, float] = {
     "rprop": 1e-3,
 }
 USUAL = 2e-3
-ESTIMATES = {"dadapt-adam": "d0=1e-4 growth_rate=1.5", "dadapt-adan": "d0=1e-4 growth_rate=1.1",
+ESTIMATES = {"dadapt-adam": "d0=1e-4 growth_rate=1.5", "dadapt-adan": "d0=1e-5 growth_rate=1.1",
              "dadapt-adagrad": "d0=1e-2", "dadapt-lion": "d0=1e-4", "dadapt-sgd": "d0=1e-1",
              "prodigy": "d0=1e-4"}  # fmt: skip
 """A first guess of the rate that a few steps can show something with; the usual one is 1e-6."""
+MORE: dict[str, dict[str, Any]] = {
+    "piecewise_constant": {"rules": "1:6,0.3"},
+    "constant_with_warmup": {"warmup_steps": 4},
+}
 OWN_RATE = frozenset({"adafactor"})
 """Optimizers that schedule themselves unless told otherwise."""
 
@@ -62,9 +66,7 @@ def recipe_of(optimizer: str, schedule: str, steps: int, runs: Path) -> Recipe:
         values["optim"]["arguments"] = [ESTIMATES[optimizer]]
     if optimizer in OWN_RATE and schedule != "adafactor":
         values["optim"]["arguments"] = ["relative_step=False", "scale_parameter=False"]
-    values["schedule"] = {"scheduler": schedule, "rules": "1:6,0.3"} if (
-        schedule == "piecewise_constant"
-    ) else {"scheduler": schedule}  # fmt: skip
+    values["schedule"] = {"scheduler": schedule} | MORE.get(schedule, {})
     values["train"] |= {"batch_size": 4, "max_steps": steps, "epochs": 8}
     values["data"]["validation"] = 0.2
     values["sample"] = {"prompts": []}

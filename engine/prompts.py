@@ -10,10 +10,9 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import get_args
 
 from engine.errors import Problem, RecipeError
-from engine.sampler_names import SamplerName
+from engine.sampler_names import SAMPLER_NAMES, SamplerName, sampler_named
 
 SETTING = "sample.prompts"
 FLAG = re.compile(r"(?:^|(?<=\s))--(?=[^\W\d_])")
@@ -22,7 +21,6 @@ SMALLEST_SIDE, LARGEST_SIDE, SIDE_STEP = 64, 4096, 8
 MOST_STEPS = 1000
 LARGEST_SEED = 2**32 - 1
 LARGEST_GUIDANCE = 50.0
-SAMPLER_NAMES: tuple[SamplerName, ...] = get_args(SamplerName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +171,7 @@ READERS: dict[str, tuple[str, Reader, str]] = {
     "n": ("negative", lambda value: value or None, "words that the picture should not show"),
     "ss": (
         "sampler",
-        lambda value: value if value in SAMPLER_NAMES else None,
+        sampler_named,
         f"one of {', '.join(SAMPLER_NAMES)}",
     ),
 }

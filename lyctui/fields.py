@@ -396,6 +396,9 @@ def shown_value(form: FormField, value: Any) -> str:
     )
 
 
+YOU_SET = ", you set "
+
+
 def suggestion(form: FormField, chosen: Any, recommended: Any, *, differs: bool) -> str:
     """ "recommended 16, you set 128" where an answer replaces a recommendation."""
     if not differs or recommended is None or chosen is None:
@@ -403,4 +406,4 @@ def suggestion(form: FormField, chosen: Any, recommended: Any, *, differs: bool)
     first, second = to_text(form, recommended), to_text(form, chosen)
     if first == second or form.kind in MANY_LINES or form.kind in ("text", "file", "folder"):
         return ""
-    return f"recommended {first}, you set {second}"
+    return f"recommended {first}{YOU_SET}{second}"

@@ -35,6 +35,8 @@ __all__ = [
 ]
 
 HERE = "Here: "
+COUNTED = "cycle|epoch|file|layer|line|minute|picture|repeat|sample|step|tag|thread|time|worker"
+"""What the texts count, for a single one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,9 +129,7 @@ def filled(template: str, numbers: Mapping[str, str]) -> str:
 
 def _singular(words: str) -> str:
     """ "1 repeats" as people say it."""
-    return re.sub(
-        r"(?<![\d.,] )(?<![\d.,])\b1 (repeat|epoch|time|step|picture|sample)s\b", r"1 \1", words
-    )
+    return re.sub(rf"(?<![\d.,] )(?<![\d.,])\b1 ({COUNTED})s\b", r"1 \1", words)
 
 
 def placeholders(template: str) -> set[str]:

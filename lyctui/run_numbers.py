@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from engine.settings.network import asked
+from engine.settings.optimizers import ADAPTIVE
 from engine.settings.walk import number_text, setting, value_text
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ PLACEHOLDERS: dict[str, str] = {
 COMPUTED: dict[str, str] = {
     # Numbers that are computed from several settings or from the pictures, and what they are.
     "cache_size": "size of the latent cache",
-    "captioned": "training pictures that have a caption file",
+    "captioned": "training pictures that have a caption file, without those held out",
     "conv_scale": "convolution alpha / convolution rank",
     "cycle_steps": "steps of one cycle of the schedule",
     "decay_steps": "steps in which the rate falls at the end",
@@ -100,7 +101,7 @@ COMPUTED: dict[str, str] = {
     "effective_lr": "learning rate of the U-Net x scale",
     "effective_te_lr": "learning rate of the text encoder x scale",
     "ema_span": "steps that the running average spans",
-    "exposures": "repeats x epochs: how often each picture is seen",
+    "exposures": "repeats x epochs x sizes: how often each picture is seen",
     "file_size": "size of one network file",
     "files": "network files that the run leaves behind",
     "held_out": "training pictures that are measured instead of trained",
@@ -109,6 +110,7 @@ COMPUTED: dict[str, str] = {
     "lowest_lr": "learning rate at the end of a schedule that ends above zero",
     "reg_images": "regularisation pictures",
     "reg_samples": "regularisation samples of one epoch",
+    "resolutions": "sizes at which each picture is trained, where there are several",
     "samples": "samples of one epoch, regularisation included",
     "scale": "alpha / rank (alpha / sqrt(rank) when rank-stabilised)",
     "steps": "steps of the run",
@@ -126,6 +128,7 @@ def run_numbers(plan: Plan) -> dict[str, str]:
     recipe = plan.recipe
     return {
         **_settings(recipe),
+        **_detected(plan),
         **_pictures(plan),
         **_sizes(plan),
         **_scales(recipe),
@@ -145,6 +148,12 @@ def _settings(recipe: Any) -> dict[str, str]:
     return numbers
 
 
+def _detected(plan: Plan) -> dict[str, str]:
+    """What the base's file tells where the recipe leaves it open."""
+    told = None if plan.base is None else plan.base.prediction
+    return {"prediction": told} if told and plan.recipe.model.prediction == "auto" else {}
+
+
 def _pictures(plan: Plan) -> dict[str, str]:
     train = [item for item in plan.items if not item.is_reg]
     numbers = {}
@@ -160,14 +169,20 @@ def _pictures(plan: Plan) -> dict[str, str]:
         numbers["exposures"] = low if low == high else f"{low} to {high}"
     from engine.planning.rules import split_of
 
+    sizes = 1 + len(plan.recipe.data.more_resolutions)
+    if sizes > 1:
+        numbers["resolutions"] = str(sizes)
+    split = split_of(plan.placed, plan.recipe.data)
     return numbers | {
         "images": _grouped(plan.images),
         "samples": _grouped(plan.samples_per_epoch),
         "reg_samples": _grouped(plan.reg_samples_per_epoch),
         "reg_images": _grouped(sum(item.is_reg for item in plan.items)),
         "steps": _grouped(plan.steps),
-        "captioned": _grouped(sum(item.has_caption for item in train)),
-        "held_out": _grouped(len(split_of(plan.placed, plan.recipe.data).held_out)),
+        "captioned": _grouped(
+            sum(item.has_caption for item in train if item.index in split.trained)
+        ),
+        "held_out": _grouped(len(split.held_out)),
     }
 
 
@@ -199,6 +214,9 @@ def _scales(recipe: Any) -> dict[str, str]:
         return numbers
     scale = _scale(rank, alpha, stabilised)
     numbers["scale"] = number_text(scale)
+    if optim.optimizer in ADAPTIVE:
+        # They find the step themselves; their rate is a factor on it, which says little of strength.
+        return numbers
     for name, rate in (("effective_lr", optim.unet_lr), ("effective_te_lr", optim.te_lr)):
         if rate is not None:
             numbers[name] = number_text(_short(rate * scale))

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from engine.kohya.given import Work
-from engine.kohya.names import SAMPLERS
 from engine.kohya.report import Row, Status
 from engine.prompts import parse_prompt
+from engine.sampler_names import sampler_named
 
 HIDDEN_STEPS = 1600
 """What sd-scripts trains where neither epochs nor steps are given."""
@@ -223,8 +223,7 @@ def samples(work: Work, gui: bool) -> None:
     if sampler is None:
         work.set("sample.sampler", "ddim")
         work.row("sample_sampler", "no effect", (), "blank: ddim")
-    elif sampler.lower() in SAMPLERS:
-        ours = SAMPLERS[sampler.lower()]
+    elif ours := sampler_named(sampler):
         work.set("sample.sampler", ours)
         same = ours == sampler
         work.row(
@@ -272,7 +271,7 @@ def usable(line: str) -> tuple[str, list[str]]:
 
     Samplers get our names.
     """
-    line = SAMPLER_FLAG.sub(lambda found: found[1] + SAMPLERS.get(found[2], found[2]), line)
+    line = SAMPLER_FLAG.sub(lambda found: found[1] + (sampler_named(found[2]) or found[2]), line)
     if not parse_prompt(line)[1]:
         return line, []
     starts = [match.start() for match in FLAG.finditer(line)]

@@ -79,20 +79,6 @@ OLDER_OPTIMIZERS = {
     "came_pytorch.came": "came",
 }
 
-SAMPLERS = {
-    "ddim": "ddim",
-    "pndm": "pndm",
-    "lms": "lms",
-    "k_lms": "lms",
-    "euler": "euler",
-    "k_euler": "euler",
-    "euler_a": "euler_a",
-    "k_euler_a": "euler_a",
-    "heun": "heun",
-    "dpmsolver": "dpmpp_2m",
-    "dpmsolver++": "dpmpp_2m",
-}
-"""Samplers of sd-scripts' preview pictures, and ours."""
 SAMPLER_ARGS = {
     "ddim": "ddim",
     "pndm": "pndm",

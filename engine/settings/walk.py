@@ -241,7 +241,8 @@ def _joined(first: Setting, second: Setting) -> Setting:
     choices = tuple(dict.fromkeys((*first.choices, *second.choices)))
     owners = " and ".join(second.algorithms)
     help_text = first.help
-    if second.help != first.help:
+    # What the first of them says holds for all that are not named.
+    if not first.help.startswith(second.help):
         help_text += f" For {owners}: {second.help[0].lower()}{second.help[1:]}"
     kind: Kind = first.kind if first.kind == second.kind else "mixed"
     ask = first.ask

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from engine.inert import inert
 
 GAP, TEXT_HEIGHT, TEXT_SIZE, LABEL_WIDTH = 8, 18, 13, 150
-LARGEST_CELL = 512
-"""Pixels of a picture's longer side in a grid."""
+LARGEST_CELL, NARROWEST_COLUMN = 512, 160
+"""Pixels of a picture's longer side in a grid, and of a column, so that its words can be read."""
 PAPER, INK, FAINT, MISSING = (255, 255, 255), (32, 32, 32), (110, 110, 110), (228, 228, 228)
 LARGEST_SIDE = 16_000
 """Pixels of a grid's side that every program opens; beyond it the cells shrink."""
@@ -31,21 +31,22 @@ class GridRow:
 def draw_grid(title: str, columns: Sequence[str], rows: Sequence[GridRow]) -> Image.Image:
     """Pictures in rows under their columns' names, each as large as it is up to `LARGEST_CELL`."""
     width, height = _cell_size(columns, rows)
+    column = max(width, min(NARROWEST_COLUMN, _room(columns)))
     labels = LABEL_WIDTH if any(row.label for row in rows) else 0
     heads = TEXT_HEIGHT if any(columns) else 0
     top = (TEXT_HEIGHT + GAP if title else 0) + heads
-    sheet_width = labels + GAP + len(columns) * (width + GAP)
+    sheet_width = labels + GAP + len(columns) * (column + GAP)
     sheet_height = top + GAP + sum(height + GAP + TEXT_HEIGHT * bool(row.words) for row in rows)
     sheet = Image.new("RGB", (sheet_width, sheet_height), PAPER)
     pen = ImageDraw.Draw(sheet)
     _write(pen, (GAP, GAP // 2), title, sheet_width - 2 * GAP, INK)
-    starts = [labels + GAP + number * (width + GAP) for number in range(len(columns))]
+    starts = [labels + GAP + number * (column + GAP) for number in range(len(columns))]
     for x, name in zip(starts, columns, strict=True):
-        _write(pen, (x, top - heads + GAP // 2), name, width, FAINT)
+        _write(pen, (x, top - heads + GAP // 2), name, column, FAINT)
     y = top + GAP
     for row in rows:
         for x, words in zip(starts, row.words, strict=False):
-            _write(pen, (x, y), words, width, FAINT)
+            _write(pen, (x, y), words, column, FAINT)
         y += TEXT_HEIGHT * bool(row.words)
         _write(pen, (GAP, y), row.label, labels - GAP, INK)
         for x, picture in zip(starts, row.pictures, strict=False):
@@ -84,10 +85,15 @@ def save_png(picture: Image.Image, path: Path) -> None:
 def _cell_size(columns: Sequence[str], rows: Sequence[GridRow]) -> tuple[int, int]:
     sizes = [one.size for row in rows for one in row.pictures if one is not None] or [(64, 64)]
     width, height = max(w for w, _ in sizes), max(h for _, h in sizes)
-    room_x = (LARGEST_SIDE - LABEL_WIDTH) // max(1, len(columns)) - GAP
+    room_x = _room(columns)
     room_y = LARGEST_SIDE // max(1, len(rows)) - GAP
     scale = min(1.0, LARGEST_CELL / max(width, height), room_x / width, room_y / height)
     return max(8, int(width * scale)), max(8, int(height * scale))
+
+
+def _room(columns: Sequence[str]) -> int:
+    """Pixels that a column can have."""
+    return (LARGEST_SIDE - LABEL_WIDTH) // max(1, len(columns)) - GAP
 
 
 def _fitted(picture: Image.Image, width: int, height: int) -> Image.Image:

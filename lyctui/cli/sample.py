@@ -34,7 +34,7 @@ def sample(
         str | None,
         typer.Option("--run", help="Take base and prompts from this run", show_default=False),
     ] = None,
-    files: Annotated[int, typer.Option(help="At most so many files of a run; 0 is all")] = 4,
+    files: Annotated[int, typer.Option(min=0, help="At most so many files of a run; 0 is all")] = 4,
     negative: Annotated[
         str | None, typer.Option(help="What not to show", show_default=False)
     ] = None,

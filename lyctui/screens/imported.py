@@ -14,6 +14,7 @@ from lyctui import text
 from lyctui.draft import Draft, draft_from_recipe
 from lyctui.report import Line
 from lyctui.screens.file_first import FileScreen
+from lyctui.screens.goal import NO_PRESET
 from lyctui.widgets.lines import Lines
 from lyctui.widgets.path_input import PathInput
 from lyctui.widgets.title import TitleLine
@@ -79,8 +80,10 @@ class ImportScreen(FileScreen["Imported"]):
         return report_lines(found, max(40, self.size.width - 6))
 
     def draft_of(self, found: Imported) -> Draft:
-        """The recipe's settings as answers."""
-        return draft_from_recipe(found.data)
+        """The recipe's settings as answers, with no goal's values below: the file is the whole plan."""
+        draft = draft_from_recipe(found.data)
+        draft.choose_preset(NO_PRESET, {})
+        return draft
 
 
 def report_lines(found: Imported, width: int) -> list[Line]:

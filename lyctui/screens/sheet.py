@@ -27,6 +27,7 @@ from lyctui.widgets.sheet import (
     band_segments,
     band_title,
     bands,
+    missing_lines,
     prompt_lines,
 )
 from lyctui.widgets.title import TitleLine
@@ -90,7 +91,10 @@ class SheetScreen(Screen[None]):
         found, columns = bands(self._sheet, width, widest)
         for band in found:
             title = Static(band_title(band, self._sheet, columns), classes="label", markup=False)
-            await holder.mount(Vertical(title, await self._pictures(band, columns), classes="band"))
+            missing = Lines([((f"! {line}", "warning"),) for line in missing_lines(band)])
+            missing.display = host(self).pictures.shown and bool(missing_lines(band))
+            parts = (title, await self._pictures(band, columns), missing)
+            await holder.mount(Vertical(*parts, classes="band"))
 
     async def _pictures(self, band: Band, columns: int) -> Widget:
         drawing = host(self).pictures

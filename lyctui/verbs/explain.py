@@ -58,8 +58,13 @@ def _explain(key: str, recipe: Path | None, as_json: bool) -> None:
         setting = find(key)
         say_json({**setting_object(setting), "guide": explain(setting.path, numbers)})
         return
+    _say_wrapped(text.inert(explained(key, numbers), lines=True))
+
+
+def _say_wrapped(words: str) -> None:
+    """Broken between words, to a width that is read well."""
     width = min(shutil.get_terminal_size().columns, READABLE_COLUMNS)
-    for line in text.wrap(text.inert(explained(key, numbers), lines=True), width):
+    for line in text.wrap(words, width):
         say(line)
 
 
@@ -117,12 +122,13 @@ def _show_preset(preset: Preset, as_json: bool) -> None:
     if as_json:
         say_json(preset_object(preset))
         return
-    say(f"{text.inert(preset.title)} ({preset.name}): {text.inert(preset.for_whom)}")
-    say(text.inert(preset.why))
+    told = [f"{preset.title} ({preset.name}): {preset.for_whom}", preset.why]
     if preset.guide:
-        say(f"Rests on {text.inert(preset.guide)}.")
+        told.append(f"Rests on {preset.guide}.")
     if preset.differs:
-        say(f"Unlike there: {text.inert(preset.differs)}")
+        told.append(f"Unlike there: {preset.differs}")
+    for words in told:
+        _say_wrapped(text.inert(words))
     rows = [
         (path, text.inert(value_text(value))) for path, value in flattened(preset.values).items()
     ]

@@ -15,8 +15,8 @@ from textual.message import Message
 from textual.widget import Widget
 from textual.widgets import Input, Select, Static, TextArea
 
-from lyctui.fields import MANY_LINES, FormField
-from lyctui.text import fit, inert
+from lyctui.fields import MANY_LINES, YOU_SET, FormField
+from lyctui.text import cells, fit, inert
 from lyctui.widgets.path_input import PathInput
 
 LABEL_CELLS = 23
@@ -192,7 +192,14 @@ class SettingField(Vertical):
         return f"{mark} {fit(self.form.label + unit, LABEL_CELLS - 1)}"
 
     def _note(self) -> str:
-        return inert(self.look.note)
+        """The whole note, or without the answer, which stands in the field, where that is too long."""
+        note = inert(self.look.note)
+        room = self.query_one(".note", Static).content_size.width
+        return note.partition(YOU_SET)[0] if 0 < room < cells(note) else note
+
+    def on_resize(self) -> None:
+        """The room beside the field is known only now."""
+        self.query_one(".note", Static).update(self._note())
 
     # what the person does -----------------------------------------------------------------
 

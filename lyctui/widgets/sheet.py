@@ -43,11 +43,29 @@ def bands(sheet: Sheet, width: int, widest: int = WIDEST) -> tuple[list[Band], i
 
 
 def band_title(band: Band, sheet: Sheet, columns: int) -> str:
-    """Label of the row, and which prompts where they do not all fit."""
-    if len(band.cells) == len(sheet.columns):
-        return text.inert(band.label)
+    """Label of the row, and which prompts where they do not all fit or were not all painted."""
+    label = text.inert(band.label)
     last = band.first + len(band.cells)
-    return f"{text.inert(band.label)}, prompts {band.first + 1} to {last}"
+    there = [number for number, cell in numbered(band) if cell.path is not None]
+    if there and len(there) < len(band.cells):
+        return f"{label}, {'prompts' if len(there) > 1 else 'prompt'} {', '.join(map(str, there))}"
+    if len(band.cells) == len(sheet.columns):
+        return label
+    return f"{label}, prompts {band.first + 1} to {last}"
+
+
+def numbered(band: Band) -> Iterator[tuple[int, Cell]]:
+    """The cells of a band with the numbers of their prompts, from 1."""
+    return enumerate(band.cells, start=band.first + 1)
+
+
+def missing_lines(band: Band) -> list[str]:
+    """Which pictures of a band could not be painted, and why."""
+    return [
+        f"prompt {number}: {text.inert(cell.note)}"
+        for number, cell in numbered(band)
+        if cell.path is None
+    ]
 
 
 def shown_cells(cells: Sequence[Cell], columns: int) -> list[Shown]:

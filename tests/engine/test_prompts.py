@@ -24,7 +24,12 @@ def test_all_flags_are_read_in_any_order() -> None:
 
 @pytest.mark.parametrize(
     ("written", "ours"),
-    [("euler_a", "euler_a"), ("k_euler_a", "euler_a"), ("dpmsolver++", "dpmpp_2m"), ("DDIM", "ddim")],
+    [
+        ("euler_a", "euler_a"),
+        ("k_euler_a", "euler_a"),
+        ("dpmsolver++", "dpmpp_2m"),
+        ("DDIM", "ddim"),
+    ],
 )
 def test_samplers_are_known_by_their_names_in_other_tools_too(written: str, ours: str) -> None:
     prompt = one(f"a cat --ss {written} --s 5")

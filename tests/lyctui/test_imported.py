@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lyctui.cli.program import app as cli
+from lyctui.screens.goal import NO_PRESET
 from lyctui.screens.imported import ImportScreen
 from lyctui.screens.welcome import WelcomeScreen
 from lyctui.widgets.lines import Lines
@@ -102,3 +103,7 @@ async def test_a_configuration_leads_into_the_wizard(tmp_path: Path) -> None:
         await until(pilot, lambda: page_of_app(app) == "goal")
         assert app.screen.wizard.effective("network.algorithm") == "lokr"
         assert app.screen.wizard.effective("optim.d_coef") == 1.5
+        await pilot.press("ctrl+n")
+        await until(pilot, lambda: page_of_app(app) == "model")
+        draft = app.screen.wizard.draft
+        assert (draft.preset, draft.preset_values) == (NO_PRESET, {}), "no goal adds to the file"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from lyctui.pictures import Pictures
 from lyctui.screens.results import ResultsScreen
 from lyctui.screens.sheet import SheetScreen
 from lyctui.widgets.lines import Lines
-from lyctui.widgets.sheet import bands, print_sheet
+from lyctui.widgets.sheet import band_title, bands, missing_lines, print_sheet
 from tests.sheet_run import write_sheet_run
 
 RUNNER = CliRunner()
@@ -146,3 +147,19 @@ def test_the_sheet_in_a_terminal(run: Path, capsys: pytest.CaptureFixture[str]) 
     assert "▀" * 36 in told
     narrow, columns = bands(work.result, 30)
     assert columns == 30 and len(narrow) == 8, "one prompt a band where two do not fit"
+
+
+def test_a_picture_that_was_not_made_moves_no_other(run: Path) -> None:
+    from lyctui.sheet_work import sheet_work
+
+    work = sheet_work(run)
+    work.start()
+    assert work.wait(60) and isinstance(work.result, Sheet)
+    sheet = work.result
+    first = sheet.rows[0]
+    gone = replace(first.cells[0], path=None, note="There was not enough memory.")
+    rows = (replace(first, cells=(gone, first.cells[1])), *sheet.rows[1:])
+    found, _ = bands(replace(sheet, rows=rows), 80)
+    assert band_title(found[0], sheet, 36) == "epoch 1 × 0.6, prompt 2"
+    assert missing_lines(found[0]) == ["prompt 1: There was not enough memory."]
+    assert band_title(found[1], sheet, 36) == "epoch 1 × 1" and missing_lines(found[1]) == []

@@ -11,8 +11,9 @@ import pytest
 from engine.errors import EngineError, RecipeError, UsageError
 from engine.kohya.arguments import BY_NAME, FIELDS, HANDLED, IDLE, UNSUPPORTED
 from engine.kohya.load import import_file
-from engine.kohya.names import KOHYA_CONV, NETWORK_ARGS, OPTIMIZERS, SAMPLERS
+from engine.kohya.names import KOHYA_CONV, NETWORK_ARGS, OPTIMIZERS
 from engine.kohya.report import Imported, Row
+from engine.sampler_names import KOHYA_NAMES
 from engine.settings.network import Override
 from engine.settings.optimizers import OPTIMIZERS as KINDS
 from engine.settings.walk import setting, settings
@@ -370,4 +371,4 @@ def test_the_tables_name_real_settings_and_do_not_overlap() -> None:
     assert set(OPTIMIZERS.values()) == set(KINDS)
     row = setting("sample.sampler")
     assert row is not None
-    assert set(SAMPLERS.values()) <= set(row.choices)
+    assert set(KOHYA_NAMES.values()) <= set(row.choices)
