@@ -108,7 +108,7 @@ class Data(Section):
     """Shift hue or brightness of a third of the draws a little; switches the cache off."""
     random_crop: Annotated[bool, Ask("Random crop", "expert")] = False
     """Cut the overhang at a random place instead of around the centre; switches the cache off."""
-    background: Annotated[str, Ask("Background for transparency", "advanced")] = "white"
+    background: Annotated[str, Ask("Behind transparency", "advanced")] = "white"
     """Colour put behind transparent pixels: a name, #rrggbb, or random."""
     masked_loss: Annotated[Literal["off", "alpha", "folder"], Ask("Masked loss", "advanced")] = (
         "off"

@@ -23,9 +23,9 @@ class Run(Section):
         Path | None, Ask("Runs folder", "advanced", kind="folder", blank="lyctui/runs at home")
     ] = None
     """Where run folders are made."""
-    on_disconnect: Annotated[
-        Literal["continue", "stop"], Ask("When the terminal is lost", "advanced")
-    ] = "continue"
+    on_disconnect: Annotated[Literal["continue", "stop"], Ask("Terminal lost", "advanced")] = (
+        "continue"
+    )
     """Go on without a screen, or save and stop."""
     csv: Annotated[bool, Ask("CSV log", "advanced")] = False
     """Also write every step's numbers to steps.csv in the run's folder."""

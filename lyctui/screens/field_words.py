@@ -7,6 +7,11 @@ from lyctui.widgets.setting_field import Look
 from lyctui.wizard import Wizard
 
 MORE = " F1: more."
+IDLE_ON: dict[str, tuple[tuple[str, ...], str]] = {
+    "optim.te2_lr": (("sd1", "sd2"), "only SDXL has it"),
+    "model.clip_skip": (("sdxl",), "not on SDXL"),
+}
+"""Settings that do nothing on bases of some families, and why."""
 
 
 def field_look(wizard: Wizard, form: FormField) -> Look:
@@ -38,6 +43,9 @@ def why_idle(wizard: Wizard, path: str) -> str:
     """Why a setting does nothing beside the present answers; empty where it does something."""
     from engine.settings.idle import idle_reason
 
+    family = None if wizard.model is None else wizard.model.family
+    if path in IDLE_ON and family in IDLE_ON[path][0]:
+        return IDLE_ON[path][1]
     return idle_reason(wizard.plan.recipe, path) if wizard.plan is not None else ""
 
 

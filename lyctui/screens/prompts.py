@@ -48,7 +48,7 @@ class PromptsScreen(Screen[None]):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self._path = RunFolder(folder).samples / "prompts.txt"
+        self._path = prompts_file(folder)
 
     def compose(self) -> ComposeResult:
         """Title, text, what is wrong, two ways out."""
@@ -88,6 +88,11 @@ class PromptsScreen(Screen[None]):
         sign = host(self).signs.error
         lines: list[Line] = [((f"{sign} ", "error"), (text.inert(one), "")) for one in wrong[:4]]
         self.query_one("#wrong", Lines).show(folded(lines, max(20, self.size.width - 2)))
+
+
+def prompts_file(folder: Path) -> Path:
+    """Where a run keeps the prompts that it reads before each set of pictures."""
+    return RunFolder(folder).samples / "prompts.txt"
 
 
 def _text_of(path: Path) -> str:

@@ -22,7 +22,7 @@ from lyctui.report import Line
 from lyctui.screens.ended import ending_screen
 from lyctui.screens.log import LogScreen, TextScreen
 from lyctui.screens.pictures import samples_screen
-from lyctui.screens.prompts import PromptsScreen
+from lyctui.screens.prompts import PromptsScreen, prompts_file
 from lyctui.widgets.chart import LossChart
 from lyctui.widgets.lines import Lines
 from lyctui.widgets.picture_row import PictureRow
@@ -284,6 +284,10 @@ class RunScreen(Screen[None]):
         """The prompts of the coming pictures, to be changed."""
         if self._run.read_only:
             self.notify(self._run.read_only, severity="warning", markup=False)
+            return
+        if not prompts_file(self._run.folder).exists():
+            # What is written before the run has written its own would replace the recipe's unseen.
+            self.notify("The prompts can be changed as soon as the run has loaded.")
             return
         self.app.push_screen(PromptsScreen(self._run.folder))
 

@@ -91,9 +91,10 @@ class SheetScreen(Screen[None]):
         found, columns = bands(self._sheet, width, widest)
         for band in found:
             title = Static(band_title(band, self._sheet, columns), classes="label", markup=False)
-            missing = Lines([((f"! {line}", "warning"),) for line in missing_lines(band)])
-            missing.display = host(self).pictures.shown and bool(missing_lines(band))
-            parts = (title, await self._pictures(band, columns), missing)
+            parts = [title, await self._pictures(band, columns)]
+            missing = missing_lines(band)
+            if missing and host(self).pictures.shown:
+                parts.append(Lines([((f"! {line}", "warning"),) for line in missing]))
             await holder.mount(Vertical(*parts, classes="band"))
 
     async def _pictures(self, band: Band, columns: int) -> Widget:

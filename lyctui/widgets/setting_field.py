@@ -56,7 +56,7 @@ class SettingField(Vertical):
         text-wrap: nowrap; text-overflow: ellipsis;
     }
     SettingField Input { width: 18; height: 1; }
-    SettingField Select { width: 22; height: 1; }
+    SettingField Select { width: 23; height: 1; }
     SettingField Input { background: $surface; border: none; padding: 0 1; }
     SettingField Input:focus { background: $panel; border: none; }
     SettingField Input.-textual-compact:focus { background: $panel; }

@@ -34,7 +34,9 @@ def test_mistakes_are_said(tmp_path: Path) -> None:
 
 
 async def test_keys_can_be_changed(toy_run) -> None:
-    app = LyctuiApp(run=toy_run(steps=100_000, seconds=0.01), config=Config(keys={"run.scale": "w"}))
+    app = LyctuiApp(
+        run=toy_run(steps=100_000, seconds=0.01), config=Config(keys={"run.scale": "w"})
+    )
     async with app.run_test(size=(80, 24)) as pilot:
         while not isinstance(app.screen, RunScreen) or not app.screen.query("#chart"):
             await pilot.pause(0.02)

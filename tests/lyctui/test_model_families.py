@@ -23,6 +23,7 @@ from lyctui.plain_wizard import _prediction
 from lyctui.remedies import Now, higher_rate
 from lyctui.report import number_lines, plain
 from lyctui.run_numbers import run_numbers
+from lyctui.screens.field_words import why_idle
 from lyctui.screens.model import ModelPage, model_lines
 from lyctui.screens.pages import make_page
 from lyctui.screens.summary import review_rows
@@ -221,3 +222,13 @@ def test_a_vae_of_another_family_stands_beside_its_field(
     draft.set("model.vae", write_tiny(tmp_path / "sd1.safetensors", "sd1"))
     (problem,) = settled(draft).page_problems("model")
     assert problem.path == "model.vae" and "of Stable Diffusion 1" in problem.what
+
+
+def test_what_a_family_does_not_have_is_told_beside_its_field() -> None:
+    wizard = settled(Draft())
+    told = {}
+    for family in ("sd1", "sdxl"):
+        wizard.model = model_of(family, "epsilon", "a mark")
+        told[family] = [why_idle(wizard, path) for path in ("optim.te2_lr", "model.clip_skip")]
+    assert told["sd1"] == ["only SDXL has it", ""]
+    assert told["sdxl"] == ["", "not on SDXL"]

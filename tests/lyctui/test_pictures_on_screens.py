@@ -89,6 +89,14 @@ async def test_samples_are_pictures_or_paths(app: LyctuiApp) -> None:
         await until(pilot, lambda: isinstance(app.screen, TextScreen))
 
 
+async def test_prompts_are_not_asked_before_the_run_has_written_its_own(app: LyctuiApp) -> None:
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, RunScreen))
+        await pilot.press("t")
+        await until(pilot, lambda: any("has loaded" in one.message for one in app._notifications))
+        assert isinstance(app.screen, RunScreen)
+
+
 async def test_prompts_are_changed_from_the_monitor(app: LyctuiApp) -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, RunScreen))

@@ -197,6 +197,15 @@ async def test_what_is_recommended_stays_visible_and_can_be_taken_again() -> Non
         assert wizard.effective("network.rank") == 16
 
 
+async def test_a_recommendation_is_whole_where_both_values_have_no_room() -> None:
+    app = opened("training", settled(Draft()))
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, at(pilot, "training"))
+        await type_into(pilot, "data.resolution", "448 x 640")
+        note = field(pilot, "data.resolution").query_one(".note", Static)
+        await until(pilot, lambda: str(note.render()) == "recommended 512 x 512")
+
+
 async def test_the_arithmetic_follows_every_key(base: Path, tmp_path: Path) -> None:
     wizard = settled(filled_draft(base, pictures(tmp_path / "p", 4)))
     app = opened("training", wizard)
