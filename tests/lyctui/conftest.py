@@ -53,8 +53,13 @@ def _own_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No test writes into the user's folders, or takes its looks from the user's environment."""
     for name in ("STATE", "CONFIG", "CACHE", "RUNS"):
         monkeypatch.setenv(f"LYCTUI_{name}", str(tmp_path / name.lower()))
-    for name in ("NO_COLOR", "LYCTUI_THEME", "LYCTUI_ASCII", "SSH_CONNECTION", "SSH_TTY"):
+    for name in (
+        "NO_COLOR", "COLORTERM", "TMUX", "STY",
+        "LYCTUI_THEME", "LYCTUI_ASCII", "LYCTUI_PICTURES", "SSH_CONNECTION", "SSH_TTY",
+    ):  # fmt: skip
         monkeypatch.delenv(name, raising=False)
+    # Without pictures, unless a test asks for them.
+    monkeypatch.setenv("TERM", "dumb")
 
 
 @pytest.fixture(scope="session")
