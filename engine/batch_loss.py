@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from engine.settings.objective import Objective
 
 
+PLAIN_LOSSES = {"l2": losses.l2_loss, "l1": losses.l1_loss}
+HUBER_LOSSES = {"huber": losses.huber_loss, "smooth_l1": losses.smooth_l1_loss}
+"""Losses with a border between small and large errors, which moves with the noise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Noised:
     """A batch with its noise, on the training device."""
@@ -142,7 +147,15 @@ def _hole(training: Training, batch: Batch) -> Hole | None:
 def _sample_losses(
     training: Training, batch: Batch, noised: Noised, prediction_BCHW: Tensor
 ) -> Tensor:
-    objective = training.objective
+    loss_BCHW = _elementwise_loss(training.objective, noised, prediction_BCHW)
+    return losses.masked_mean(loss_BCHW, mask_of(training, batch), training.mask_mean)
+
+
+def _elementwise_loss(objective: Objective, noised: Noised, prediction_BCHW: Tensor) -> Tensor:
+    """The chosen loss of each element, in fp32."""
+    plain = PLAIN_LOSSES.get(objective.loss)
+    if plain is not None:
+        return plain(prediction_BCHW, noised.target_BCHW)
     c_B = losses.huber_c(
         objective.huber_schedule,
         objective.huber_c,
@@ -150,8 +163,7 @@ def _sample_losses(
         noised.timesteps_B,
         noised.alphas_B,
     )
-    loss_BCHW = losses.elementwise_loss(objective.loss, prediction_BCHW, noised.target_BCHW, c_B)
-    return losses.masked_mean(loss_BCHW, mask_of(training, batch), training.mask_mean)
+    return HUBER_LOSSES[objective.loss](prediction_BCHW, noised.target_BCHW, c_B)
 
 
 def mask_of(training: Training, batch: Batch) -> Tensor | None:

@@ -6,15 +6,15 @@ Shape letters: B samples, N chunks, T tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.models.clip_tokenizer import FIRST_WORD, clip_tokenizer
-from engine.models.detect import ModelFacts, Prediction
 from engine.models.family import Conditioning
-from engine.models.stable_diffusion import Parts, StableDiffusion
+from engine.models.stable_diffusion import StableDiffusion
 from engine.models.text import CHUNK, apply_weights, in_chunks, join_chunks, tokenize
 
 LAYER_READ = -2
@@ -26,24 +26,10 @@ class Sdxl(StableDiffusion):
 
     family = "sdxl"
 
-    def __init__(
-        self,
-        parts: Parts,
-        *,
-        facts: ModelFacts,
-        prediction: Prediction,
-        prediction_source: str,
-        dtype: torch.dtype,
-    ) -> None:
-        super().__init__(
-            parts,
-            facts=facts,
-            prediction=prediction,
-            prediction_source=prediction_source,
-            dtype=dtype,
-        )
-        self.text_encoder_2 = parts.text_encoder_2
-        self.tokenizer_2 = clip_tokenizer(FIRST_WORD)
+    @cached_property
+    def tokenizer_2(self) -> Any:
+        """Of the second text encoder, which fills captions up with the first word's token."""
+        return clip_tokenizer(FIRST_WORD)
 
     @property
     def modelspec(self) -> str:

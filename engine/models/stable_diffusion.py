@@ -8,6 +8,7 @@ Shape letters: B samples, T tokens, D width, C channels, H and W height and widt
 from __future__ import annotations
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -49,7 +50,7 @@ class Parts:
     """Where the family has a second one."""
 
 
-class StableDiffusion:
+class StableDiffusion(ABC):
     """A frozen base model; the parts stay in evaluation mode whatever is trained."""
 
     family: str
@@ -68,6 +69,7 @@ class StableDiffusion:
         self.unet = parts.unet
         self.vae = parts.vae
         self.text_encoder = parts.text_encoder
+        self.text_encoder_2 = parts.text_encoder_2
         self.tokenizer = clip_tokenizer(self.pad_token)
         self.facts = facts
         self.prediction: Prediction = prediction
@@ -88,14 +90,14 @@ class StableDiffusion:
     # What it is ---------------------------------------------------------------------------
 
     @property
+    @abstractmethod
     def modelspec(self) -> str:
         """Architecture as modelspec metadata names it, without "/lora"."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def base_version(self) -> str:
         """The family as kohya's metadata names it."""
-        raise NotImplementedError
 
     @property
     def device(self) -> torch.device:

@@ -73,22 +73,6 @@ def huber_c(
     raise ValueError(f"no such schedule of c: {schedule}")
 
 
-def elementwise_loss(
-    name: str, prediction_BCHW: Tensor, target_BCHW: Tensor, c_B: Tensor
-) -> Tensor:
-    """The loss of that name for each element, in fp32; `c_B` counts for huber and smooth_l1."""
-    match name:
-        case "l2":
-            return l2_loss(prediction_BCHW, target_BCHW)
-        case "l1":
-            return l1_loss(prediction_BCHW, target_BCHW)
-        case "huber":
-            return huber_loss(prediction_BCHW, target_BCHW, c_B)
-        case "smooth_l1":
-            return smooth_l1_loss(prediction_BCHW, target_BCHW, c_B)
-    raise ValueError(f"no such loss: {name}")
-
-
 def masked_mean(loss_BCHW: Tensor, mask_B1HW: Tensor | None = None, over: str = "mask") -> Tensor:
     """One value for each sample, shape (B,): the mean over the mask's area, or over the "picture".
 

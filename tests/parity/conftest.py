@@ -2,10 +2,10 @@
 
 import importlib
 import warnings
-from collections.abc import Iterator
 
 import pytest
-import torch
+
+from tests.one_thread import one_thread as one_thread
 
 
 @pytest.fixture(scope="session")
@@ -13,11 +13,3 @@ def lycoris():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("lycoris.modules")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)

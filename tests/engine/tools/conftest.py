@@ -1,19 +1,9 @@
 """Tools work on one thread here."""
 
-from collections.abc import Iterator
-
 import pytest
-import torch
 
 from tests.engine.tools.tiny_files import Tiny
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+from tests.one_thread import one_thread as one_thread
 
 
 @pytest.fixture(scope="session")
