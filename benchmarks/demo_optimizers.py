@@ -24,7 +24,7 @@ from engine.settings import Recipe
 from engine.settings.check import parse
 from engine.settings.optimizers import ADAPTIVE, OptimizerName
 from engine.settings.schedule import SchedulerName
-from engine.trainer import train_step
+from engine.step import train_step
 from engine.validation import validation_loss
 from lyctui.demo.run import demo_recipe
 

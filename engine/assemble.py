@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from engine.assemble_network import TEXT_PARTS, trained_network
 from engine.assemble_optim import movers
 from engine.data.text import TextCache
 from engine.errors import Problem, RecipeError
+from engine.guard import Guard
 from engine.models.load import load_model
 from engine.objective.schedule import rescale_zero_terminal_snr
 from engine.optim.named import parts_of
@@ -90,7 +91,8 @@ class Training:
     notices: tuple[str, ...] = ()
     validation: Validation | None = None
     """What is measured beside training; None where no picture is held out."""
-    skipped_steps: int = 0
+    guard: Guard = field(default_factory=Guard)
+    """What was learnt of numbers and memory going wrong."""
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Autocast in the training precision; nothing in fp32."""

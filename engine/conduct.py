@@ -217,6 +217,7 @@ def _started(
         device=str(training.device),
         vram_total_bytes=total,
         pid=os.getpid(),
+        rate_factor=training.guard.rate_factor,
         notes=notes,
     )
 

@@ -40,6 +40,8 @@ class Started(Event):
     device: str = "cpu"
     vram_total_bytes: int | None = None
     pid: int = 0
+    rate_factor: float = 1.0
+    """What every learning rate is multiplied by, where the run was rolled back before."""
     notes: tuple[str, ...] = ()
     """What was resumed exactly and what starts fresh, in words."""
 
@@ -73,6 +75,10 @@ class StepDone(Event):
     vram_peak_bytes: int | None = None
     scaled_layers: int | None = None
     """Layers whose change was scaled back to the largest norm; None where there is no such limit."""
+    skipped: int | None = None
+    """Updates that the fp16 loss scaler has left out so far; None without one."""
+    rows: int | None = None
+    """Samples that a pass holds at most since memory ran short; None where it never did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +128,43 @@ class Warned(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class RolledBack(Event):
+    """Numbers went wrong in `step`: the run goes on from the state of `to_step` at a lower rate."""
+
+    name: ClassVar[str] = "rolled back"
+    step: int
+    to_step: int
+    reason: str
+    pictures: tuple[str, ...]
+    rate_factor: float
+    """What every learning rate is multiplied by from now on."""
+    count: int
+    most: int
+    """How often a run is rolled back before it gives up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(Event):
+    """The run waits for something outside it, such as room on the disk; it goes on where `reason` is ""."""
+
+    name: ClassVar[str] = "waiting"
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Proved(Event):
+    """The finished file was loaded into a clean base, and its picture compared with the run's own."""
+
+    name: ClassVar[str] = "proved"
+    path: str
+    step: int
+    good: bool
+    findings: tuple[str, ...]
+    """What was looked at and what came out, one line each."""
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged(Event):
     """A request was taken: stop, save, sample, pause, continue."""
 
@@ -167,6 +210,9 @@ EVENTS: dict[str, type[Event]] = {
         Sampled,
         Validated,
         Warned,
+        RolledBack,
+        Waiting,
+        Proved,
         Acknowledged,
         Scored,
         Ended,
@@ -227,6 +273,15 @@ class Snapshot:
     lr: dict[str, float] = field(default_factory=dict)
     grad_norm: float | None = None
     scaled_layers: int | None = None
+    skipped: int | None = None
+    """Updates that the fp16 loss scaler has left out so far."""
+    rows: int | None = None
+    """Samples that a pass holds at most since memory ran short."""
+    rate_factor: float = 1.0
+    """What every learning rate is multiplied by since the run was rolled back."""
+    waiting: str = ""
+    """What the run waits for, in words; empty while it works."""
+    waiting_remedy: str = ""
     seconds_per_step: float | None = None
     images_per_second: float | None = None
     device: str = ""
@@ -247,6 +302,7 @@ class Snapshot:
     validations: tuple[Validated, ...] = ()
     """Each step's once, in the order of the steps."""
     scores: tuple[Scored, ...] = ()
+    proofs: tuple[Proved, ...] = ()
     requests: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     end: Ended | None = None
@@ -299,6 +355,14 @@ class Reducer:
                 self._validated(event)
             case Scored():
                 self.snapshot = replace(self.snapshot, scores=(*self.snapshot.scores, event))
+            case Proved():
+                self.snapshot = replace(self.snapshot, proofs=(*self.snapshot.proofs, event))
+            case RolledBack():
+                self._rolled_back(event)
+            case Waiting():
+                self.snapshot = replace(
+                    self.snapshot, waiting=event.reason, waiting_remedy=event.remedy
+                )
             case Acknowledged():
                 self._acknowledged(event)
             case Ended():
@@ -309,20 +373,35 @@ class Reducer:
                     ended_at=event.time,
                     files=event.files or self.snapshot.files,
                     remaining_seconds=None,
+                    waiting="",
+                    waiting_remedy="",
                 )
         if not isinstance(event, StepDone | Phase):
             self._log.append(event)
             self.snapshot = replace(self.snapshot, log=tuple(self._log))
         return self.snapshot
 
-    def _started(self, event: Started) -> None:
-        # A resumed run may repeat steps after its last state: what was drawn of them is taken back.
-        while self._points and self._points[-1].step > event.step:
+    def _take_back(self, step: int) -> tuple[Validated, ...]:
+        """Forget what was drawn of steps after `step`, which are repeated; gives what was validated before."""
+        while self._points and self._points[-1].step > step:
             self._points.pop()
-        validations = tuple(each for each in self.snapshot.validations if each.step <= event.step)
         self._mean = self._points[-1].mean if self._points else None
         self._recent.clear()
         self._epoch_losses.clear()
+        return tuple(each for each in self.snapshot.validations if each.step <= step)
+
+    def _rolled_back(self, event: RolledBack) -> None:
+        validations = self._take_back(event.to_step)
+        self.snapshot = replace(
+            self.snapshot,
+            step=event.to_step,
+            rate_factor=event.rate_factor,
+            validations=validations,
+        )
+
+    def _started(self, event: Started) -> None:
+        # A resumed run may repeat steps after its last state.
+        validations = self._take_back(event.step)
         self.snapshot = replace(
             self.snapshot,
             run=event.run,
@@ -339,7 +418,10 @@ class Reducer:
             end=None,
             notes=event.notes,
             last_saved_step=event.step,
+            rate_factor=event.rate_factor,
             validations=validations,
+            waiting="",
+            waiting_remedy="",
         )
 
     def _step(self, event: StepDone) -> None:
@@ -368,6 +450,8 @@ class Reducer:
             lr=event.lr,
             grad_norm=event.grad_norm,
             scaled_layers=event.scaled_layers,
+            skipped=event.skipped,
+            rows=event.rows,
             seconds_per_step=per_step,
             images_per_second=event.samples / event.seconds if event.seconds else None,
             vram_bytes=event.vram_bytes,

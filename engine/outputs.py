@@ -125,6 +125,7 @@ class Outputs:
             scaler=training.scaler.state_dict(),
             session={"seconds": self.tally.seconds(), "lineage": list(self.tally.lineage)},
             averaged=training.averages.state(),
+            guard=training.guard.state(),
         )
         self._check_room(state_bytes(state))
         path = write_state(self._folder.states, state, keep=self._save.keep_states)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from engine.checkpoint.state import Identity, Place, list_states, read_newest
+from engine.checkpoint.state import Identity, Place, State, list_states, read_newest
 from engine.errors import Problem, RunError
 from engine.optim.named import NamedOptimizer, parts_of
 from engine.runs import RunFolder
@@ -20,6 +20,7 @@ MAY_CHANGE = (
     "train.max_steps",
     "train.device",
     "train.threads",
+    "train.rollbacks",
     "sample.",
     "save.",
     "data.workers",
@@ -87,6 +88,7 @@ class Restorable(Protocol):
     network: Any
     optimizer: NamedOptimizer
     averages: Any
+    guard: Any
     scaler: torch.amp.GradScaler
     steps_per_epoch: tuple[int, ...]
     total_steps: int
@@ -134,12 +136,7 @@ def restore(
                 " where train.max_steps is set, raise that.",
             )
         )
-    training.network.load_training_state(state.network)
-    # Text encoders that had left stay out, also where more epochs move the step at which they do.
-    training.stop_parts(parts_of(training.optimizer.state_dict()) - parts_of(state.optimizer))
-    training.optimizer.load_state_dict(_for_device(state.optimizer))
-    training.averages.load_state(state.averaged)
-    training.scaler.load_state_dict(state.scaler)
+    put_back(training, state)
     notes = (
         f"exact: weights, optimizer, learning-rate curve, order and draws from step {place.step}",
     )
@@ -149,6 +146,17 @@ def restore(
         notes=notes,
         warnings=(*warnings, *_soft_differences(state.identity, identity)),
     )
+
+
+def put_back(training: Restorable, state: State) -> None:
+    """Make a freshly assembled training what it was when `state` was taken."""
+    training.network.load_training_state(state.network)
+    # Text encoders that had left stay out, also where more epochs move the step at which they do.
+    training.stop_parts(parts_of(training.optimizer.state_dict()) - parts_of(state.optimizer))
+    training.optimizer.load_state_dict(_for_device(state.optimizer))
+    training.averages.load_state(state.averaged)
+    training.scaler.load_state_dict(state.scaler)
+    training.guard.load_state(state.guard)
 
 
 def _for_device(state: dict[str, Any]) -> dict[str, Any]:

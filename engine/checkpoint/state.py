@@ -81,6 +81,8 @@ class State:
     """Numbers that are told, not trained with: seconds so far, peak memory, lineage."""
     averaged: dict[str, Tensor] = field(default_factory=dict)
     """Averaged weights, where they are kept beside training."""
+    guard: dict[str, Any] = field(default_factory=dict)
+    """What was learnt of numbers and memory going wrong (engine.guard); empty in older states."""
 
 
 def write_state(folder: Path, state: State, *, keep: int) -> Path:
@@ -100,6 +102,7 @@ def write_state(folder: Path, state: State, *, keep: int) -> Path:
             "optimizer": numbers,
             "scaler": state.scaler,
             "session": state.session,
+            "guard": state.guard,
         }
         (temporary / "state.json").write_text(json.dumps(body, indent=1), encoding="utf-8")
         manifest = {
@@ -187,6 +190,7 @@ def _read(path: Path) -> State:
         optimizer=_join(load_file(path / "optimizer.safetensors"), body["optimizer"]),
         scaler=body["scaler"],
         session=body["session"],
+        guard=body.get("guard", {}),
         averaged=load_file(path / AVERAGED) if (path / AVERAGED).is_file() else {},
     )
 

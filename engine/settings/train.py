@@ -47,6 +47,10 @@ class Train(Section):
     """Measure the loss with fixed noise after every n-th epoch, where pictures are held out; 0 is off."""
     validate_every_steps: Annotated[int, Ge(0), Ask("Measure every", "expert", unit="steps")] = 0
     """The same after every n-th step; 0 is off."""
+    spike_limit: Annotated[float, Ge(0), Ask("Loss spike above", "expert")] = 5.0
+    """Roll back when three steps running have so many times the usual loss of their timesteps; 0 is off."""
+    rollbacks: Annotated[int, Ge(0), Ask("Roll back at most", "expert", unit="times")] = 3
+    """How often a run goes back to its last good state, at half the rate, before it gives up."""
     device: Annotated[str, Ask("Device", "advanced", flag="--device")] = "auto"
     """auto, cpu, the number of a GPU, or its UUID."""
     seed: Annotated[

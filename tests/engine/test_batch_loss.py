@@ -17,7 +17,7 @@ from engine.data.order import BatchPlan, StepPlan
 from engine.models.family import Conditioning, Hole
 from engine.objective.schedule import rescale_zero_terminal_snr
 from engine.settings.objective import Objective
-from engine.trainer import train_step
+from engine.step import train_step
 from tests.small_run import small_recipe
 from tests.tiny import write_tiny_sd1
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from engine.assemble import Training, assemble
 from engine.checkpoint.state import Place
-from engine.trainer import train_step
+from engine.step import train_step
 from tests.small_run import draw_pictures, small_recipe
 from tests.tiny_families import write_tiny
 

@@ -15,7 +15,7 @@ from engine.checkpoint.state import Place
 from engine.conduct import _set_device_modes
 from engine.data.order import BatchPlan, StepPlan
 from engine.settings import Recipe
-from engine.trainer import train_step
+from engine.step import train_step
 from tests.small_run import small_recipe
 
 SDXL_PARTS = frozenset({"unet", "te", "te2"})

@@ -179,7 +179,7 @@ def test_accumulation_in_parts_gives_the_gradient_of_the_whole_batch(tmp_path: P
     from engine.assemble import assemble
     from engine.checkpoint.state import Place
     from engine.data.order import BatchPlan, StepPlan
-    from engine.trainer import train_step
+    from engine.step import train_step
 
     recipe = small_recipe(
         tmp_path,

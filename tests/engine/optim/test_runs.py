@@ -14,7 +14,8 @@ from engine.checkpoint.resume import restore
 from engine.checkpoint.state import Identity, Place, State, write_state
 from engine.optim.averaged import averaged_weights
 from engine.runs import RunFolder
-from engine.trainer import StepReport, train_step
+from engine.step import train_step
+from engine.step_report import StepReport
 from tests.small_run import small_recipe
 from tests.tiny_families import write_tiny_sdxl
 
