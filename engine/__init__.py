@@ -1,4 +1,9 @@
-"""The trainer: knows nothing of screens."""
+"""The trainer: knows nothing of screens, and of networks only what was switched on."""
+
+from engine.offline import stay_offline
+
+# Before anything of it can import a library that would ask a network.
+stay_offline()
 
 
 def program_version() -> str:

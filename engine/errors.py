@@ -17,6 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from engine.inert import without_controls
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -30,7 +32,8 @@ class Problem:
 
     def __str__(self) -> str:
         head = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{head} {self.remedy}".strip()
+        # Names in it come from files: this also ends in logs, which are read in terminals.
+        return without_controls(f"{head} {self.remedy}".strip())
 
 
 class EngineError(Exception):

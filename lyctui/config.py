@@ -11,11 +11,11 @@ pictures = "auto"          cells (two pixels a cell), auto, sixel, kitty or off
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from engine.toml_text import parse_toml
 from lyctui.pictures import MODES
 
 KNOWN = ("theme", "fps", "mouse", "notify", "pictures", "keys", "model_dirs")
@@ -42,7 +42,7 @@ def read_config(path: Path | None = None) -> Config:
 
         path = paths().config_file
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = parse_toml(path.read_text("utf-8"))
     except FileNotFoundError:
         return Config()
     except (OSError, ValueError) as error:

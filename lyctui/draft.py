@@ -173,11 +173,13 @@ class Draft:
     def save(self, folder: Path | None = None) -> Path:
         """Write the draft whole or not at all; names that are not UTF-8 survive."""
         place = folder or drafts_folder()
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        from lyctui.paths import make_private
+
+        make_private(place)
         self.saved_at = time.time()
         path = place / f"{self.id}.json"
         # ASCII: surrogates of odd file names become \udcXX escapes, which JSON gives back unchanged.
-        write_text(path, json.dumps(self.to_dict(), ensure_ascii=True, indent=1))
+        write_text(path, json.dumps(self.to_dict(), ensure_ascii=True, indent=1), private=True)
         return path
 
     @classmethod
@@ -185,7 +187,7 @@ class Draft:
         """Read a draft; raises ValueError where the file is none."""
         try:
             raw = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no draft: {error}") from error
         if not isinstance(raw, dict) or raw.get("version") != DRAFT_VERSION:
             raise ValueError(f"{path} is a draft of another version.")
@@ -200,7 +202,7 @@ class Draft:
                 consent_shown=bool(raw["consent_shown"]),
                 saved_at=float(raw["saved_at"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} is no draft: {error}") from error
 
     def delete(self, folder: Path | None = None) -> None:

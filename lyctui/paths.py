@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -45,6 +47,27 @@ def paths() -> Paths:
         cache=default_cache_folder(),
         runs=default_runs_folder(),
     )
+
+
+def make_private(folder: Path) -> None:
+    """Make a folder and what lacks above it for their owner alone, as the rules of XDG ask."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    for each in reversed(missing):
+        each.mkdir(mode=0o700, exist_ok=True)
+
+
+def add_to_log(words: str, log: Path | None = None) -> Path:
+    """Add lines to a log, the program's own unless another is given, that only its owner reads.
+
+    One that cannot be written loses nothing else.
+    """
+    path = log or paths().log
+    with contextlib.suppress(OSError):
+        make_private(path.parent)
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(descriptor, "a", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {words}\n")
+    return path
 
 
 def _chosen(variable: str) -> Path | None:

@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 
 from engine.checkpoint.atomic import write_text
-from lyctui.paths import paths
+from lyctui.paths import make_private, paths
 
 MOST_RECENT = 8
 USUAL_FOLDERS = (
@@ -29,7 +29,7 @@ def recent_models() -> tuple[Path, ...]:
     """Base models used lately that are still there, the newest first."""
     try:
         raw = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ()
     if not isinstance(raw, list):
         return ()
@@ -42,8 +42,9 @@ def remember_model(path: Path) -> None:
     place = path.expanduser().absolute()
     every = [place, *(one for one in recent_models() if one != place)][:MOST_RECENT]
     with contextlib.suppress(OSError):
-        _file().parent.mkdir(parents=True, exist_ok=True)
-        write_text(_file(), json.dumps([os.fspath(one) for one in every], ensure_ascii=True))
+        make_private(_file().parent)
+        text = json.dumps([os.fspath(one) for one in every], ensure_ascii=True)
+        write_text(_file(), text, private=True)
 
 
 def model_folders() -> tuple[Path, ...]:
@@ -55,7 +56,7 @@ def model_folders() -> tuple[Path, ...]:
 def _configured() -> list[Path]:
     try:
         read = tomllib.loads(paths().config_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     raw = read.get("model_dirs", [])
     return (

@@ -6,12 +6,15 @@ shown. Nothing here knows a screen, so plain mode uses the same words.
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 CONTROL_PICTURES = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
 """C0 controls become their visible pictures; Unicode reserves U+2400 and up for this."""
@@ -52,6 +55,36 @@ def _harmless_character(character: str) -> str:
     if code in REORDERING or code in LINE_ENDS or code == 0xFEFF:
         return "�"
     return character
+
+
+_OBEYED = re.compile(
+    "[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]"
+)
+
+
+def without_controls(text: str) -> str:
+    """`text` without what a terminal obeys, line ends apart: the last door, where cells are counted already."""
+    return _OBEYED.sub("", text)
+
+
+def json_line(value: Mapping[str, Any], default: Callable[[object], Any] = str) -> str:
+    """One object in one line that every reader of JSON takes and no terminal obeys.
+
+    ASCII only, so that every locale can carry it. Numbers that are none become null: JSON knows neither
+    infinity nor what is not a number.
+    """
+    try:
+        return json.dumps(value, default=default, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(json.loads(json.dumps(value, default=default))))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list) else value
 
 
 def ascii_only(text: str) -> str:
@@ -249,12 +282,19 @@ def span(low: float, high: float) -> str:
 
 def clock(moment: float) -> str:
     """Local time of day, 17:21:40."""
-    return datetime.fromtimestamp(moment).strftime("%H:%M:%S")
+    return _moment(moment, "%H:%M:%S")
 
 
 def date(moment: float) -> str:
     """Local ISO date and time, 2025-03-01 17:21."""
-    return datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M")
+    return _moment(moment, "%Y-%m-%d %H:%M")
+
+
+def _moment(moment: float, form: str) -> str:
+    try:
+        return datetime.fromtimestamp(moment).strftime(form)
+    except (OverflowError, ValueError, OSError):  # of no calendar
+        return "-"
 
 
 def age(moment: float, now: float | None = None) -> str:

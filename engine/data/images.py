@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import functools
 import hashlib
 import io
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,10 +16,11 @@ from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, _imaging
 
+from engine.data.bombs import too_many_parts
 from engine.data.checks import CHECKS
-from engine.data.colour import Colour, foreign_profile, to_rgb
+from engine.data.colour import Colour, foreign_profile, only_numbers, to_rgb
 from engine.data.files import open_regular
 from engine.data.findings import shown
 from engine.errors import DataError, Problem
@@ -66,15 +71,19 @@ class ImageFact:
 
 
 # Pillow's limit is a global; ours is a setting, and checked on the header before any decoding.
+_PIXELS = re.compile(r"\((\d+) pixels\)")
 _OPENING = threading.Lock()
 
 
-def _open(file: BufferedReader) -> Image.Image:
+def _open(file: BufferedReader, max_megapixels: float) -> Image.Image:
     _quieten()
     with _OPENING:
         Image.init()  # Registers the decoders; at once from the second time on.
         readable = [name for name in FORMATS if name in Image.OPEN]
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        # Some decoders ask for the memory of the whole canvas as soon as they are made: they look at
+        # this limit before. It is doubled by Pillow, so that what is said of sizes is said by us.
+        ours = max(1, int(max_megapixels * 1e6))
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, ours
         try:
             return Image.open(file, formats=readable)
         finally:
@@ -82,8 +91,18 @@ def _open(file: BufferedReader) -> Image.Image:
 
 
 def _quieten() -> None:
-    """Pillow's warnings (odd EXIF, odd palettes) would be printed over the screen."""
+    """Warnings of Pillow and its libraries (odd EXIF, cut strips) would be printed over the screen."""
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    _quieten_libtiff()
+
+
+@functools.cache
+def _quieten_libtiff() -> None:
+    """libtiff writes to descriptor 2 by itself; Pillow has no way to tell it not to."""
+    with contextlib.suppress(OSError, AttributeError):
+        library = ctypes.CDLL(_imaging.__file__)
+        library.TIFFSetErrorHandler(None)
+        library.TIFFSetWarningHandler(None)
 
 
 @contextmanager
@@ -97,8 +116,10 @@ def _decoding(path: Path, max_megapixels: float) -> Iterator[tuple[Image.Image, 
                 raise PictureError("bomb", path, f"{size / 1e6:.0f} MB")
             if is_cut_short(file, size):
                 raise PictureError("truncated", path)
+            if parts := too_many_parts(file, size):
+                raise PictureError("not decodable", path, f"{parts}, more than any picture needs")
             file.seek(0)
-            with _open(file) as image:
+            with _open(file, max_megapixels) as image:
                 _check_size(path, image.width, image.height, max_megapixels)
                 yield image, file
     except PictureError:
@@ -107,6 +128,11 @@ def _decoding(path: Path, max_megapixels: float) -> Iterator[tuple[Image.Image, 
         raise PictureError("vanished", path) from error
     except PermissionError as error:
         raise PictureError("unreadable", path) from error
+    except Image.DecompressionBombError as error:
+        told = _PIXELS.search(str(error))
+        found = f"{int(told[1]) / 1e6:.1f} megapixels, " if told else ""
+        detail = f"{found}the limit is {max_megapixels:g}"
+        raise PictureError("bomb", path, detail) from error
     # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, ValueError,
     # OverflowError, MemoryError and others, each with words of its own.
     except Exception as error:
@@ -180,6 +206,8 @@ def read_image_fact(path: Path, *, max_megapixels: float = 100.0) -> ImageFact:
         image.load()
         if image.mode not in CONVERTIBLE:
             raise PictureError("not decodable", path, f"colour mode {image.mode}")
+        if not only_numbers(image):
+            raise PictureError("not decodable", path, "some of its values are no numbers")
         turned = _orientation(image)
         width, height = image.size if turned < 5 else (image.height, image.width)
         opacity = _opacity(image)

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from engine.errors import Problem, UsageError
 from engine.inert import inert
 from engine.kohya.arguments import kind_of
+from engine.regular import open_regular
+from engine.toml_text import parse_toml
 
 MOST_BYTES = 4 * 1024 * 1024
 MOST_KEYS = 3000
@@ -55,7 +57,7 @@ def _fault(what: str, path: Path, remedy: str = "") -> UsageError:
 
 def _text_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise _fault("There is no such file.", path) from None
@@ -92,7 +94,7 @@ def _no_constant(name: str) -> Any:
 
 def _loaded_toml(text: str, path: Path) -> dict[str, Any]:
     try:
-        return _table(tomllib.loads(text), path)
+        return _table(parse_toml(text), path)
     except tomllib.TOMLDecodeError as error:
         what = f"This is neither JSON nor TOML: {inert(str(error), 200)}."
         raise _fault(what, path) from None

@@ -168,8 +168,12 @@ class BaseModel(Protocol):
         """Mean and standard deviation of the latents of pixels in -1..1, unscaled."""
         ...
 
-    def decode_latents(self, latents_BCHW: Tensor) -> Tensor:
-        """Pixels in -1..1 of scaled latents."""
+    def decode_latents(self, latents_BCHW: Tensor, tile: int | None = None) -> Tensor:
+        """Pixels in -1..1 of scaled latents.
+
+        With `tile`, in overlapping tiles of so many latent pixels a side: they need less memory, and
+        the picture differs a little.
+        """
         ...
 
     def encode_text(

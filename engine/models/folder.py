@@ -43,6 +43,16 @@ def weight_files(folder: Path, part: str) -> tuple[Path, ...]:
     return ()
 
 
+def model_files(path: Path) -> tuple[Path, ...]:
+    """The weight files of a model or a VAE: the file itself, or those in its folder and one below."""
+    if not path.is_dir():
+        return (path,)
+    places = [*((path / part, part) for part in WEIGHT_STEMS), (path, "vae")]
+    return tuple(
+        dict.fromkeys(file for place, part in places for file in weight_files(place, part))
+    )
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """A JSON file of a model folder; empty where there is none."""
     if not path.is_file():

@@ -50,7 +50,7 @@ def load_model(
     if problems:
         raise EnvironmentFault(*problems)
     import_quietly()
-    parts = _parts(source, vae, dtype)
+    parts = _parts(source, vae, dtype, device)
     assert source.facts.family is not None, "settle_choice refuses files of no family"
     model: BaseModel = FAMILIES[source.facts.family](
         parts,
@@ -65,8 +65,13 @@ def load_model(
     return model
 
 
-def _parts(source: Source, vae: Path | None, dtype: torch.dtype) -> Parts:
-    """U-Net, VAE and text encoders; what is wrong with each of them is told at once."""
+def _parts(
+    source: Source, vae: Path | None, dtype: torch.dtype, device: torch.device | str
+) -> Parts:
+    """U-Net, VAE and text encoders; what is wrong with each of them is told at once.
+
+    Each goes to its device before the next is read: the host never holds more than one of them.
+    """
     builders = {
         "unet": partial(_unet, source, dtype),
         "text_encoder": partial(_text_encoder, source, dtype),
@@ -79,7 +84,7 @@ def _parts(source: Source, vae: Path | None, dtype: torch.dtype) -> Parts:
     built: dict[str, Any] = {}
     for part, build in builders.items():
         try:
-            built[part] = build()
+            built[part] = build().to(device)
         except (Mismatch, ModelError) as error:
             problems += error.problems
     if problems:
@@ -89,19 +94,19 @@ def _parts(source: Source, vae: Path | None, dtype: torch.dtype) -> Parts:
 
 def _unet(source: Source, dtype: torch.dtype) -> Any:
     architecture = known(source.facts)
-    tensors = source.tensors("unet")
+    tensors = source.tensors("unet", dtype)
     where = str(source.facts.path)
     return build_unet(tensors, architecture.unet, architecture.family, dtype, where)
 
 
 def _text_encoder(source: Source, dtype: torch.dtype) -> Any:
-    tensors = source.tensors("text_encoder")
+    tensors = source.tensors("text_encoder", dtype)
     config = known(source.facts).text_encoder
     return build_text_encoder(tensors, config, dtype, str(source.facts.path))
 
 
 def _text_encoder_2(source: Source, dtype: torch.dtype) -> Any:
-    tensors = source.tensors("text_encoder_2")
+    tensors = source.tensors("text_encoder_2", dtype)
     config = known(source.facts).text_encoder_2
     assert config is not None, "asked for only where there is one"
     part, where = "second text encoder", str(source.facts.path)
@@ -118,7 +123,7 @@ def _vae(source: Source, override: Path | None) -> Any:
         return build_vae(
             given.tensors, given.config, architecture.family, torch.float32, given.where
         )
-    tensors = source.tensors("vae")
+    tensors = source.tensors("vae", torch.float32)
     return build_vae(tensors, architecture.vae, architecture.family, torch.float32, str(facts.path))
 
 

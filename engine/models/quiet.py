@@ -6,10 +6,10 @@ import logging
 import os
 import warnings
 
+from engine.offline import stay_offline
+
 NOISY = ("accelerate", "bitsandbytes", "diffusers", "huggingface_hub", "transformers")
-OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
+SILENT = {
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
@@ -21,7 +21,8 @@ def import_quietly() -> None:
 
     Costs seconds and 400 MB at the first call, so it is called where a model is loaded, not before.
     """
-    for name, value in OFFLINE.items():
+    stay_offline()
+    for name, value in SILENT.items():
         os.environ.setdefault(name, value)
     for name in NOISY:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,7 +1,8 @@
 """Opens a base model of any layout: its facts and, part by part, its tensors under the file's names.
 
-Tensors of .safetensors files are mapped from the disk, not copied: never overwrite such a file in
-place while it is loaded.
+Nothing stays mapped from the disk: a file that is overwritten or cut while a run goes on changes no
+weight. Each tensor is read by itself and brought to its number format at once, so that no more than
+one of them is there twice.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from engine.errors import ModelError, Problem
@@ -21,6 +23,7 @@ from engine.models.folder import read_config, weight_files
 from engine.models.headers import Header, TensorInfo, read_header
 from engine.models.recognise import TEXT_PARTS, UNET, VAE
 from engine.models.vae_facts import SCALE, other_scale, vae_folder, vae_problem
+from engine.safetensors_header import Entry, HeaderFault, read_raw
 
 Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
 DTYPE_OF_TORCH = {
@@ -29,6 +32,23 @@ DTYPE_OF_TORCH = {
     "torch.float16": "F16",
     "torch.bfloat16": "BF16",
     "torch.int64": "I64",
+}
+TORCH_DTYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "F8_E5M2": torch.float8_e5m2,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "I16": torch.int16,
+    "U16": torch.uint16,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I32": torch.int32,
+    "U32": torch.uint32,
+    "F32": torch.float32,
+    "F64": torch.float64,
+    "I64": torch.int64,
+    "U64": torch.uint64,
 }
 
 
@@ -39,17 +59,21 @@ class Source:
     facts: ModelFacts
     pickled: Mapping[str, Tensor] | None = None
 
-    def tensors(self, part: Part) -> dict[str, Tensor]:
-        """Tensors of one part. Of U-Net and VAE with the prefix of the original layout, if it has it."""
+    def tensors(self, part: Part, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Tensors of one part, copied; of U-Net and VAE with the prefix of the original layout, if any.
+
+        Those of numbers with fractions come in `dtype`, or as they are stored without it.
+        """
         path = self.facts.path
         if self.facts.layout == "folder":
-            return read_files(weight_files(path / part, part))
+            return read_files(weight_files(path / part, part), dtype=dtype)
         prefixes = {"unet": UNET, "vae": VAE, **TEXT_PARTS[self.facts.family or ""]}
         prefix = prefixes[part]
         if self.pickled is None:
-            found = read_safetensors(path, prefix)
+            found = read_safetensors(path, prefix, dtype)
         else:
-            found = {name: t for name, t in self.pickled.items() if name.startswith(prefix)}
+            own = {name: t for name, t in self.pickled.items() if name.startswith(prefix)}
+            found = copied(own, dtype)
         if part not in ("unet", "vae"):
             return {name.removeprefix(prefix): tensor for name, tensor in found.items()}
         return found
@@ -73,31 +97,68 @@ def header_of(tensors: Mapping[str, Tensor]) -> Header:
     return Header(infos, {})
 
 
-def read_safetensors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """Tensors whose names begin with `prefix`, mapped from the file."""
-    from safetensors import SafetensorError, safe_open
-
+def read_safetensors(
+    path: Path, prefix: str = "", dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Tensors whose names begin with `prefix`, in memory of their own."""
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118 (no mapping)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            Problem(
-                f"The file cannot be read: {error}",
-                str(path),
-                "Download or copy it again.",
-                "model.path",
-            )
-        ) from error
+        entries = read_raw(path).entries
+        # Unbuffered: bytes go straight into their tensor.
+        with path.open("rb", buffering=0) as file:
+            return {
+                name: _converted(_read(file, entry), dtype)
+                for name, entry in entries.items()
+                if name.startswith(prefix)
+            }
+    except HeaderFault as fault:
+        raise _unreadable(path, f"The file {fault.what}.", fault.remedy) from fault
+    except OSError as error:
+        raise _unreadable(path, f"The file cannot be read: {error.strerror or error}.") from error
 
 
-def read_files(files: tuple[Path, ...], setting: str = "model.path") -> dict[str, Tensor]:
-    """Tensors of all files of a part."""
+def _read(file: Any, entry: Entry) -> Tensor:
+    tensor = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
+    if not tensor.numel():
+        return tensor
+    flat: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+    room = memoryview(flat)
+    file.seek(entry.start)
+    place = 0
+    while place < len(room):
+        count = file.readinto(room[place:])
+        if not count:
+            raise OSError("it became shorter while it was read")
+        place += count
+    return tensor
+
+
+def copied(tensors: Mapping[str, Tensor], dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """The same tensors in memory of their own: those of a pickled file may be mapped from it."""
+    return {name: _converted(tensor, dtype, copy=True) for name, tensor in tensors.items()}
+
+
+def _converted(tensor: Tensor, dtype: torch.dtype | None, *, copy: bool = False) -> Tensor:
+    """In `dtype`, where there is one and the numbers have fractions."""
+    kept = dtype is None or not tensor.is_floating_point()
+    return tensor.to(tensor.dtype if kept else dtype, copy=copy)
+
+
+def _unreadable(path: Path, what: str, remedy: str = "") -> ModelError:
+    return ModelError(
+        Problem(what, str(path), remedy or "Download or copy it again.", "model.path")
+    )
+
+
+def read_files(
+    files: tuple[Path, ...], setting: str = "model.path", dtype: torch.dtype | None = None
+) -> dict[str, Tensor]:
+    """Tensors of all files of a part, in memory of their own."""
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors |= (
-            read_safetensors(file) if file.suffix == ".safetensors" else read_pickled(file, setting)
-        )
+        if file.suffix == ".safetensors":
+            tensors |= read_safetensors(file, dtype=dtype)
+        else:
+            tensors |= copied(read_pickled(file, setting), dtype)
     return tensors
 
 
@@ -121,7 +182,7 @@ def open_vae(path: Path, base: Config) -> VaeSource:
         told = told_by_header(read_header(path).metadata)["vae"]
         tensors = read_safetensors(path)
     else:
-        told, tensors = {}, read_pickled(path, "model.vae")
+        told, tensors = {}, copied(read_pickled(path, "model.vae"))
     return _sized(path, tensors, base | told)
 
 

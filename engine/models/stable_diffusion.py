@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -136,19 +136,12 @@ class StableDiffusion(ABC):
             distribution = self.vae.encode(pixels_BCHW).latent_dist
         return distribution.mean, distribution.std
 
-    def decode_latents(self, latents_BCHW: Tensor) -> Tensor:
-        """Pixels in -1..1 of scaled latents, in fp32; in tiles where memory is short."""
+    def decode_latents(self, latents_BCHW: Tensor, tile: int | None = None) -> Tensor:
+        """Pixels in -1..1 of scaled latents, in fp32; in one piece, or in tiles of that side."""
         latents_BCHW = latents_BCHW.to(self._placed(self.vae), torch.float32) / self.latent_scale
-        with torch.no_grad(), self._full_precision():
-            try:
-                return _decoded(self.vae, latents_BCHW)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-            self.vae.enable_tiling()
-            try:
-                return _decoded(self.vae, latents_BCHW)
-            finally:
-                self.vae.disable_tiling()
+        with torch.no_grad(), self._full_precision(), _tiles(self.vae, tile):
+            pixels_BCHW: Tensor = self.vae.decode(latents_BCHW, return_dict=False)[0]
+        return pixels_BCHW
 
     def encode_text(
         self,
@@ -281,9 +274,19 @@ def _text_tensors(encoders: tuple[Any, ...]) -> dict[str, Tensor]:
     return first | second
 
 
-def _decoded(vae: Any, latents_BCHW: Tensor) -> Tensor:
-    pixels_BCHW: Tensor = vae.decode(latents_BCHW, return_dict=False)[0]
-    return pixels_BCHW
+@contextlib.contextmanager
+def _tiles(vae: Any, side: int | None) -> Iterator[None]:
+    """Decoding in overlapping tiles of `side` x `side` latent pixels; None leaves the VAE as it is."""
+    if side is None:
+        yield
+        return
+    before = vae.use_tiling, vae.tile_latent_min_size, vae.tile_sample_min_size
+    factor = 2 ** (len(vae.config.block_out_channels) - 1)
+    vae.use_tiling, vae.tile_latent_min_size, vae.tile_sample_min_size = True, side, side * factor
+    try:
+        yield
+    finally:
+        vae.use_tiling, vae.tile_latent_min_size, vae.tile_sample_min_size = before
 
 
 def alphas_cumprod() -> Tensor:

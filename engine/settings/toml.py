@@ -16,12 +16,15 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from engine.errors import Problem, RecipeError
+from engine.inert import inert
+from engine.regular import open_regular
 from engine.settings.ask import Section
 from engine.settings.check import parse
 from engine.settings.names import nearest_key
 from engine.settings.recipe import Recipe
 from engine.settings.values import read_value
 from engine.settings.walk import Setting, sections, setting, settings
+from engine.toml_text import parse_toml
 
 MOST_BYTES = 4 * 1024 * 1024
 COMMENT_WIDTH = 96
@@ -44,19 +47,16 @@ def read_toml(path: Path) -> dict[str, Any]:
 def loads(text: str, *, where: str = "") -> dict[str, Any]:
     """TOML text as data; raises RecipeError with the line of the mistake."""
     try:
-        return tomllib.loads(text)
+        return parse_toml(text)
     except tomllib.TOMLDecodeError as error:
         remedy = "Text stands in quotes, and each setting on a line of its own: epochs = 10"
-        raise RecipeError(Problem(f"This is not TOML: {error}.", where, remedy)) from None
-    except RecursionError:
-        raise RecipeError(
-            Problem("This is not a recipe: it is nested too deeply.", where)
-        ) from None
+        what = f"This is not TOML: {inert(str(error))}."
+        raise RecipeError(Problem(what, where, remedy)) from None
 
 
 def _text_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         raise RecipeError(Problem("There is no such recipe.", str(path))) from None

@@ -7,6 +7,7 @@ import tomllib
 from typing import Any
 
 from engine.settings.walk import Setting
+from engine.toml_text import parse_toml
 
 SWITCHES = {
     "true": True, "yes": True, "on": True, "false": False, "no": False, "off": False
@@ -78,6 +79,6 @@ def _pair(text: str) -> Any:
 def _toml(text: str) -> Any:
     """A TOML value, or the text itself where it is none."""
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except (tomllib.TOMLDecodeError, RecursionError):
+        return parse_toml(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
         return text

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -31,7 +30,7 @@ def tell(line: str) -> None:
 
 def say_json(value: dict[str, Any]) -> None:
     """One object of the machine interface. ASCII only, so that every locale can carry it."""
-    say(json.dumps({"v": VERSION, **value}, default=_plain_value))
+    say(text.json_line({"v": VERSION, **value}, _plain_value))
 
 
 def _plain_value(value: object) -> object:
@@ -44,6 +43,8 @@ def _plain_value(value: object) -> object:
 
 def _write(stream: Any, line: str) -> None:
     encoding = getattr(stream, "encoding", None) or "utf-8"
+    # Whoever made the line did so already; here nothing can be forgotten.
+    line = text.inert(line, lines=True)
     safe = line if encoding.lower().startswith("utf") else text.ascii_only(line)
     try:
         stream.write(safe.encode(encoding, "replace").decode(encoding) + "\n")
@@ -100,13 +101,9 @@ def unforeseen(error: Exception, *, as_json: bool) -> int:
         return 2
     import traceback
 
-    from lyctui.paths import paths
+    from lyctui.paths import add_to_log
 
-    log = paths().log
-    with contextlib.suppress(OSError):
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write("".join(traceback.format_exception(error)))
+    log = add_to_log("".join(traceback.format_exception(error)))
     first = str(error).splitlines()[0] if str(error) else ""
     what = f"Something unforeseen went wrong: {type(error).__name__} {first}".rstrip()
     report((Problem(what, remedy=f"The full report is in {log}."),), as_json=as_json)
