@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import re
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,11 +18,13 @@ from PIL import Image
 from engine.assemble import Training
 from engine.checkpoint.atomic import write_text
 from engine.checkpoint.state import Place
-from engine.errors import EngineError, RecipeError, TrainingError
+from engine.errors import EngineError, OutOfMemory, RecipeError, TrainingError
 from engine.events import Event, Phase, Sampled, Warned
+from engine.memory import is_out_of_memory
+from engine.picture_files import NOTE_FIELD, SETTINGS_FIELD, write_picture
 from engine.prompts import line_of, parse_prompts
 from engine.runs import RunFolder
-from engine.sampling import SETTINGS_FIELD, Defaults, Shot, paint_one, write_picture
+from engine.sampling import Defaults, Shot, paint_one
 from engine.sheet.grid import draw_strip, save_png
 
 if TYPE_CHECKING:
@@ -127,10 +131,11 @@ class Previews:
         minutes = self._sample.every_minutes
         return minutes > 0 and time.monotonic() - self._made_at >= minutes * 60
 
-    def make_if_missing(self, place: Place) -> bool:
-        """Pictures of this place, unless they were made before the run was interrupted."""
-        due = self.due(place, ends_epoch=True, last=False)
-        if not due or (self._folder.samples / f"{place.step:06d}").exists():
+    def make_if_missing(self, place: Place, *, last: bool) -> bool:
+        """Pictures of this place, unless all were made before the run was interrupted."""
+        made = (self._folder.samples / f"{place.step:06d}").glob("step-*.png")
+        due = self.due(place, ends_epoch=True, last=last)
+        if not due or sum(1 for _ in made) >= len(self._prompts.prompts):
             return False
         self.make(place)
         return True
@@ -153,8 +158,9 @@ class Previews:
         except Interrupted:
             self._emit(Warned(f"The pictures of step {place.step} were left out: stop was asked."))
             return
-        except (EngineError, RuntimeError, OSError) as error:
-            self._emit(Warned(f"No pictures were made at step {place.step}: {error}"))
+        # Whatever broke: pictures can be made of the saved files too, training cannot be had again.
+        except Exception as error:
+            self._emit(Warned(f"No pictures were made at step {place.step}: {_told(error)}"))
             return
         if paths:
             texts = tuple(prompts[number].text for number in made)
@@ -178,17 +184,16 @@ class Previews:
         return made
 
     def _painted(self, shot: Shot, number: int) -> Image.Image | None:
+        training = self._training
         try:
-            return paint_one(self._training.model, shot, self._at_timestep)
-        except torch.OutOfMemoryError:
-            # Decoding in tiles was tried already: it is the base that does not fit at this size.
-            torch.cuda.empty_cache()
-            size = f"{shot.width} x {shot.height}"
-            why = f"there is not enough memory for {size}. Lower sample.width and sample.height."
-        except TrainingError as error:
+            picture = paint_one(training.model, shot, self._at_timestep, spare=training.resting)
+        except (OutOfMemory, TrainingError) as error:
             why = "; ".join(f"{one.what} {one.remedy}".strip() for one in error.problems)
-        self._emit(Warned(f"The picture of prompt {number + 1} was left out: {why}"))
-        return None
+            self._emit(Warned(f"The picture of prompt {number + 1} was left out: {why}"))
+            return None
+        if NOTE_FIELD in picture.info:
+            self._emit(Warned(f"The picture of prompt {number + 1}: {picture.info[NOTE_FIELD]}"))
+        return picture
 
     def _at_timestep(self, timestep: torch.Tensor) -> None:
         if self._stop_asked():
@@ -218,7 +223,8 @@ class Previews:
         pairs = [
             (old, new)
             for old, new in zip(before, made.values(), strict=True)
-            if old is not None and old.info.get(SETTINGS_FIELD) == new.info.get(SETTINGS_FIELD)
+            if old is not None
+            and all(old.info.get(one) == new.info.get(one) for one in (SETTINGS_FIELD, NOTE_FIELD))
         ]
         if pairs and all(old.tobytes() == new.tobytes() for old, new in pairs):
             self._told_equal = True
@@ -228,6 +234,15 @@ class Previews:
                     "changes nothing yet. Is a learning rate too low, or the warmup long?"
                 )
             )
+
+
+def _told(error: Exception) -> str:
+    """What went wrong, in words; what nobody foresaw goes to the log with its place."""
+    if is_out_of_memory(error):
+        return "there is not enough memory. Lower sample.width and sample.height."
+    if not isinstance(error, EngineError | OSError):
+        logging.getLogger("engine").error("%s", traceback.format_exc())
+    return str(error) or type(error).__name__
 
 
 def first_picture(samples: Path, number: int) -> Image.Image | None:

@@ -5,32 +5,35 @@ Shape letters: B samples, C channels, H and W height and width.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from engine.errors import Problem, TrainingError
+from engine.memory import free_memory, in_words, is_out_of_memory, tried_again
 from engine.models.family import Hole
+from engine.picture_files import NOTE_FIELD, picture_info, to_picture
 from engine.prompts import LARGEST_SEED
 from engine.samplers import SAMPLERS, build_sampler, prepare
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from engine.models.family import BaseModel, Conditioning
     from engine.prompts import Prompt
     from engine.sampler_names import SamplerName
 
 WINDOWS = (75, 150, 225)
 """Numbers of tokens that a base reads at once, or in pieces one after the other."""
-SETTINGS_FIELD = "lyctui"
-"""PNG text field with every value as JSON; "parameters" has them the way other programs show them."""
+TILES = (64, 32)
+"""Sides in latent pixels of the tiles that a picture is decoded in where it does not fit whole."""
+TILED = (
+    "Decoded in tiles of {side} x {side} for want of memory: it differs a little from a picture that "
+    "is decoded in one piece."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +109,15 @@ def paint(
     max_tokens: int = WINDOWS[0],
     on_picture: Callable[[int], None] | None = None,
     at_timestep: AtTimestep | None = None,
+    spare: Sequence[str] = (),
 ) -> list[Image.Image]:
     """A picture for each prompt; `on_picture(done)` after each. The n-th has the seed `seed` + n.
 
     `at_timestep` hears of each timestep before it is predicted, and may raise to break off.
 
     Each is made alone, so a picture does not depend on its neighbours, and draws only from its own
-    generator. A picture's `info` tells how it was made.
+    generator. A picture's `info` tells how it was made. `spare` and the errors are those of
+    `paint_one`.
     """
     defaults = Defaults(
         steps=steps,
@@ -128,17 +133,43 @@ def paint(
     )
     pictures = []
     for number, shot in enumerate(defaults.shots(prompts), start=1):
-        pictures.append(paint_one(model, shot, at_timestep))
+        pictures.append(paint_one(model, shot, at_timestep, spare=spare))
         if on_picture is not None:
             on_picture(number)
     return pictures
 
 
 @torch.no_grad()
-def paint_one(model: BaseModel, shot: Shot, at_timestep: AtTimestep | None = None) -> Image.Image:
-    """One picture."""
-    latents_BCHW = sample_latents(model, shot, at_timestep)
-    pixels_BCHW = model.decode_latents(latents_BCHW)
+def paint_one(
+    model: BaseModel,
+    shot: Shot,
+    at_timestep: AtTimestep | None = None,
+    *,
+    spare: Sequence[str] = (),
+) -> Image.Image:
+    """One picture.
+
+    What runs out of memory is tried again, with the `spare` parts of the base on the host while they
+    are not needed. What still cannot be decoded in one piece is decoded in tiles, and says so in its
+    `info`. Raises OutOfMemory where nothing helps, and TrainingError for what is no picture.
+    """
+    problem = Problem(
+        f"There is not enough memory for {shot.width} x {shot.height}.",
+        remedy="Make the picture smaller (sample.width, sample.height), or close other programs.",
+    )
+    put_away: list[str] = []
+
+    def make_room() -> None:
+        put_away[:] = spare
+        model.park(*spare)
+
+    latents_BCHW = in_words(
+        lambda: tried_again(
+            lambda: sample_latents(model, shot, at_timestep, put_away=put_away), make_room
+        ),
+        problem,
+    )
+    pixels_BCHW, tile = in_words(lambda: _decoded(model, latents_BCHW, make_room), problem)
     if not bool(torch.isfinite(pixels_BCHW).all()):
         raise TrainingError(
             Problem(
@@ -149,12 +180,41 @@ def paint_one(model: BaseModel, shot: Shot, at_timestep: AtTimestep | None = Non
         )
     picture = to_picture(pixels_BCHW[0])
     picture.info = picture_info(shot)
+    if tile is not None:
+        picture.info[NOTE_FIELD] = TILED.format(side=tile * shot.height // latents_BCHW.shape[2])
     return picture
 
 
+def _decoded(
+    model: BaseModel, latents_BCHW: Tensor, make_room: Callable[[], None]
+) -> tuple[Tensor, int | None]:
+    """Pixels, and the side of the tiles where the picture did not fit in one piece, twice tried."""
+    longest = max(latents_BCHW.shape[2:])
+    ways = [None, *(side for side in TILES if side < longest)]
+    for side in ways:
+        try:
+            if side is None:
+                return tried_again(lambda: model.decode_latents(latents_BCHW), make_room), None
+            return model.decode_latents(latents_BCHW, side), side
+        except Exception as error:
+            if side == ways[-1] or not is_out_of_memory(error):
+                raise
+        free_memory()
+    raise AssertionError("the last way gives pixels or raises")
+
+
 @torch.no_grad()
-def sample_latents(model: BaseModel, shot: Shot, at_timestep: AtTimestep | None = None) -> Tensor:
-    """Scaled latents of one picture, shape (1, C, H, W)."""
+def sample_latents(
+    model: BaseModel,
+    shot: Shot,
+    at_timestep: AtTimestep | None = None,
+    *,
+    put_away: Sequence[str] = (),
+) -> Tensor:
+    """Scaled latents of one picture, shape (1, C, H, W).
+
+    The parts `put_away` go to the host once the words are read.
+    """
     scheduler = build_sampler(
         shot.sampler, prediction=model.prediction, zero_terminal_snr=shot.zero_terminal_snr
     )
@@ -167,6 +227,7 @@ def sample_latents(model: BaseModel, shot: Shot, at_timestep: AtTimestep | None 
     latents_BCHW = latents_BCHW * scheduler.init_noise_sigma
     guided = shot.guidance > 1
     conditioning, hole = shot_conditioning(model, shot, guided=guided), whole_hole(model, shot)
+    model.park(*put_away)
     for timestep in timesteps:
         if at_timestep is not None:
             at_timestep(timestep)
@@ -235,49 +296,3 @@ def guided_prediction(
         return prediction_BCHW
     empty_BCHW, told_BCHW = prediction_BCHW.chunk(2)
     return empty_BCHW + guidance * (told_BCHW - empty_BCHW)
-
-
-def to_picture(pixels_CHW: Tensor) -> Image.Image:
-    """An 8-bit picture of pixels in -1..1."""
-    levels_CHW = ((pixels_CHW.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8)
-    return Image.fromarray(levels_CHW.permute(1, 2, 0).cpu().numpy())
-
-
-def picture_info(shot: Shot) -> dict[str | tuple[int, int], str]:
-    """Text fields of the picture's file."""
-    lines = [shot.prompt]
-    if shot.negative:
-        lines.append(f"Negative prompt: {shot.negative}")
-    schedule = ", Noise Schedule: Zero Terminal SNR" if shot.zero_terminal_snr else ""
-    lines.append(
-        f"Steps: {shot.steps}, Sampler: {SAMPLERS[shot.sampler].words}, "
-        f"CFG scale: {shot.guidance:g}, Seed: {shot.seed}, Size: {shot.width}x{shot.height}, "
-        f"Clip skip: {shot.clip_skip}{schedule}"
-    )
-    settings = json.dumps(asdict(shot), ensure_ascii=False)
-    return {"parameters": "\n".join(lines), SETTINGS_FIELD: settings}
-
-
-def write_picture(folder: Path, picture: Image.Image, *, prompt_index: int, step: int) -> Path:
-    """Write `step-000120_0_42.png` (step, prompt, seed), whole or not at all, with its text fields."""
-    try:
-        seed = int(json.loads(picture.info[SETTINGS_FIELD])["seed"])
-    except (KeyError, ValueError, TypeError):
-        seed = 0
-    fields = PngInfo()
-    for name, value in picture.info.items():
-        if isinstance(name, str) and isinstance(value, str):
-            fields.add_itxt(name, value)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"step-{step:06d}_{prompt_index}_{seed}.png"
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            picture.save(file, format="PNG", pnginfo=fields)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return path

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -20,7 +21,9 @@ from torch import Tensor
 from engine import draws
 from engine.batch_loss import mask_of, predict, to_device
 from engine.data.order import BatchPlan
+from engine.errors import DataError, OutOfMemory, Problem
 from engine.events import Event, Phase, Validated, Warned
+from engine.memory import in_words, tried_again
 from engine.objective.loss import l2_loss, masked_mean, target
 from engine.objective.noise import add_noise
 from engine.optim.averaged import averaged_weights
@@ -122,12 +125,21 @@ def validate(
         )
     except _Interrupted:
         emit(Warned(f"Step {place.step} was not measured to the end: stop was asked."))
+    except (DataError, OutOfMemory) as error:
+        # The weights have moved: the run cannot go back to before this step, and loses only a number.
+        emit(Warned(f"Step {place.step} was not measured: {error}"))
     else:
         if math.isfinite(held_out) and math.isfinite(trained):
             emit(Validated(place.step, place.epoch, held_out, trained))
         else:
             emit(Warned(f"The loss measured after step {place.step} is not a number."))
     emit(Phase("training"))
+
+
+_TOO_LARGE = Problem(
+    "There is not enough memory to measure a picture.",
+    remedy="Lower train.batch_size or data.resolution, or set train.validate_every_epochs to 0.",
+)
 
 
 def validation_loss(
@@ -143,7 +155,8 @@ def validation_loss(
         with torch.no_grad(), averaged_weights(training):
             losses = []
             for item in items:
-                losses.append(_picture_loss(training, validation, item))
+                one = partial(_picture_loss, training, validation, item)
+                losses.append(in_words(partial(tried_again, one), _TOO_LARGE))
                 measured()
             return float(torch.stack(losses).mean())
     finally:

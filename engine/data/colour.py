@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 from PIL import Image, ImageCms, ImageColor
 
@@ -68,6 +69,15 @@ def _scaled_to_8_bit(image: Image.Image) -> Image.Image:
     full = floats if image.mode == "F" else max(high, 65535.0)
     scale = 255.0 / full
     return wide.point(lambda value: value * scale + 0.5).convert("L")
+
+
+def only_numbers(image: Image.Image) -> bool:
+    """Whether no value is NaN or infinite, which only a picture of floats can have."""
+    if image.mode != "F":
+        return True
+    # One of them is enough to make the mean of all one.
+    mean = image.resize((1, 1), Image.Resampling.BOX).getpixel((0, 0))
+    return math.isfinite(float(str(mean)))
 
 
 def foreign_profile(image: Image.Image) -> ImageCms.ImageCmsProfile | None:

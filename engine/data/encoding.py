@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from engine.data.findings import shown
 from engine.data.pixels import Loaded, at_latent_size
 from engine.data.survey import Item
 from engine.errors import DataError, Problem
+from engine.memory import in_words, tried_again
 
 Moments = tuple[Tensor, Tensor]
 Encode = Callable[[Tensor], Moments]
@@ -43,7 +45,10 @@ class Encoder:
     """Second try for a picture whose latents are not finite."""
 
     def encoded(self, items: Sequence[Item], loaded: Sequence[Loaded]) -> list[Encoded]:
-        """Pictures of one size, encoded together."""
+        """Pictures of one size, encoded together.
+
+        Several that do not fit together raise what torch raises, a single one OutOfMemory in words.
+        """
         pixels = [each.pixels_CHW for each in loaded]
         found = (
             self._group(items, pixels) if len(items) > 1 else [self.moments(items[0], pixels[0])]
@@ -51,12 +56,23 @@ class Encoder:
         return [_with_mask(*each) for each in zip(found, loaded, strict=True)]
 
     def moments(self, item: Item, pixels_CHW: Tensor) -> Moments:
-        """Mean and deviation (C, H, W) on the CPU in fp32; never NaN, Inf or silent zeros."""
+        """Mean and deviation (C, H, W) on the CPU in fp32; never NaN, Inf or silent zeros.
+
+        Raises OutOfMemory, naming the picture, where it does not fit twice.
+        """
+        _, height, width = pixels_CHW.shape
+        too_large = Problem(
+            f"There is not enough memory to encode this picture at {width} x {height}.",
+            where=shown(item.image.path),
+            remedy="Lower data.resolution or data.bucket_max, close other programs, or leave the "
+            "picture out. What is encoded so far is kept.",
+        )
         for encode in (self.encode, self.encode_fp32):
             if encode is None:
                 continue
-            found = _run(encode, pixels_CHW.unsqueeze(0))[0]
-            if _finite(found):
+            run = partial(_run, encode, pixels_CHW.unsqueeze(0))
+            found = in_words(partial(tried_again, run), too_large)[0]
+            if finite(found):
                 return found
         raise DataError(
             Problem(
@@ -67,10 +83,11 @@ class Encoder:
         )
 
     def _group(self, items: Sequence[Item], pixels: Sequence[Tensor]) -> list[Moments]:
-        found = _run(self.encode, torch.stack(list(pixels)))
+        # The second error goes on as it is: smaller groups are for the caller to decide.
+        found = tried_again(lambda: _run(self.encode, torch.stack(list(pixels))))
         # A picture that fails in the group is tried as if it were alone.
         return [
-            one if _finite(one) else self.moments(item, pixels_CHW)
+            one if finite(one) else self.moments(item, pixels_CHW)
             for one, item, pixels_CHW in zip(found, items, pixels, strict=True)
         ]
 
@@ -83,7 +100,8 @@ def _run(encode: Encode, pixels_BCHW: Tensor) -> list[Moments]:
     return [(mean_CHW.clone(), std_CHW.clone()) for mean_CHW, std_CHW in pairs]
 
 
-def _finite(moments: Moments) -> bool:
+def finite(moments: Moments) -> bool:
+    """Whether mean and deviation are numbers throughout."""
     mean_CHW, std_CHW = moments
     return bool(torch.isfinite(mean_CHW).all() & torch.isfinite(std_CHW).all())
 

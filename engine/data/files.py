@@ -6,10 +6,10 @@ import os
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 
 from engine.data.findings import Findings
+from engine.regular import open_regular as open_regular
 
 PICTURE_EXTENSIONS = frozenset(
     [
@@ -101,19 +101,6 @@ class Scan:
     """Regular files that are not pictures: captions among them."""
     folders: tuple[Path, ...]
     skipped: tuple[Skipped, ...]
-
-
-def open_regular(path: Path) -> BufferedReader:
-    """Open a regular file for reading; anything else raises OSError without being opened."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(f"{path.name!r} is not a regular file")
-    # Between the look and the opening a pipe may have taken the name: do not wait for its writer.
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    handle = os.open(path, flags)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise OSError(f"{path.name!r} is not a regular file")
-    return os.fdopen(handle, "rb")
 
 
 def by_name(paths: Iterable[Path]) -> list[Path]:

@@ -9,24 +9,25 @@ Shape letters: C channels, H and W height and width (of pixels or latents).
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal, Protocol
 
 from torch import Tensor
 
-from engine.data.encoding import Encoded, Encoder
+from engine.data.encoding import Encoded, Encoder, finite
 from engine.data.facts import Progress
 from engine.data.findings import shown
+from engine.data.keeping import HostRoom
 from engine.data.pictures import Draw, Pictures
 from engine.data.pixels import Loaded, resize_filter
 from engine.data.shifts import shifted
 from engine.data.store import Store, content_key
+from engine.data.vae_groups import Entry, groups_of, too_large_again
+from engine.memory import free_memory, in_words, is_out_of_memory
 
 Mode = Literal["disk", "ram", "off"]
 Prepared = Encoded | Loaded | None
-Entry = tuple[int, bool]
-"""A picture by its number, and whether it is mirrored."""
-
 KEY_VERSION = 1
 
 
@@ -71,38 +72,94 @@ class LiveLatents:
 
 
 class LatentCache:
-    """Moments of each picture, both mirrored ways where mirroring is on; on disk or in memory."""
+    """Moments of each picture, both mirrored ways where mirroring is on; on disk or in memory.
+
+    `in_memory` keeps them on the host while there is `room`, later ones in the store. Where groups do
+    not fit into memory `on_alone` hears of it, before anything else is encoded; who knows of it from
+    before gives `batch` 1.
+    """
 
     def __init__(
-        self, pictures: Pictures, encoder: Encoder, store: Store | None, *, batch: int = 1
+        self,
+        pictures: Pictures,
+        encoder: Encoder,
+        store: Store | None,
+        *,
+        batch: int = 1,
+        in_memory: bool = False,
+        room: HostRoom | None = None,
+        on_alone: Callable[[], None] = lambda: None,
     ) -> None:
         self._pictures = pictures
         self._encoder = encoder
         self._store = store
-        self._batch = batch
-        self._groups = _groups(pictures, batch)
+        self._in_memory = in_memory or store is None
+        self._room = room or HostRoom()
+        self._on_alone = on_alone
         self._kept: dict[Entry, Encoded] = {}
+        self._on_disk: set[Entry] = set()
+        """Entries that were written by this cache, where others are in memory."""
         self._encoding = threading.Lock()
         self.notices: list[str] = []
+        self._batch = batch
+        self._groups = groups_of(pictures, batch)
 
     def fill(self, progress: Progress | None = None) -> None:
-        """Encode what is missing. `progress(done, total)` may raise to stop; what is done stays."""
-        keys: set[str] = set()
+        """Encode what is missing. `progress(done, total)` may raise to stop; what is done stays.
+
+        Where a group does not fit into memory, every picture is encoded alone, also those that were
+        encoded in groups: their last bits must not tell when memory went short.
+        """
+        if not self._filled(progress):
+            self._go_alone()
+            self._filled(progress)
+        self._trim()
+        if self._on_disk:
+            told = self._room.told("latents", len(self._on_disk), len(self._groups))
+            self.notices.append(told)
+
+    def _filled(self, progress: Progress | None) -> bool:
+        """Encode what is missing; False where a group of several does not fit into memory."""
         total = len(self._groups)
         for done, (entry, group) in enumerate(self._groups.items(), start=1):
-            if self._store is not None:
-                keys.add(self.key(*entry))
-            if self._look_up(entry) is None:
-                self._make(group)
+            if self._look_up(entry) is None and not self._made_or_short(group):
+                return False
             if progress is not None:
                 progress(done, total)
-        if self._store is not None:
-            left = self._store.trim(frozenset(keys))
-            if left > self._store.limit_bytes:
-                self.notices.append(
-                    f"This data set alone needs {left / 1e9:.1f} GB of cache, more than "
-                    "data.cache_gigabytes allows; its entries are kept."
-                )
+        return True
+
+    def _made_or_short(self, group: Sequence[Entry]) -> bool:
+        try:
+            self._make(group)
+        except Exception as error:
+            if len(group) == 1 or not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    def _go_alone(self) -> None:
+        free_memory()
+        self._on_alone()
+        self.notices.append(
+            f"{self._batch} pictures at once do not fit into memory: every picture is encoded alone, "
+            "in this run and when it is resumed. A run that began with groups goes on with other last "
+            "bits."
+        )
+        self._batch = 1
+        self._groups = groups_of(self._pictures, 1)
+        self._kept.clear()
+        self._on_disk.clear()
+
+    def _trim(self) -> None:
+        if self._store is None or (self._in_memory and not self._on_disk):
+            return
+        entries = self._on_disk if self._in_memory else self._groups
+        left = self._store.trim(frozenset(self.key(*entry) for entry in entries))
+        if left > self._store.limit_bytes:
+            self.notices.append(
+                f"This data set alone needs {left / 1e9:.1f} GB of cache, more than "
+                "data.cache_gigabytes allows; its entries are kept."
+            )
 
     def key(self, index: int, flipped: bool) -> str:
         """Key of an entry: everything its numbers depend on, the group it is encoded in included."""
@@ -142,11 +199,15 @@ class LatentCache:
         kept = self._kept.get(entry)
         if kept is not None or self._store is None:
             return kept
+        if self._in_memory and entry not in self._on_disk:
+            return None
         found = self._store.get(self.key(*entry))
         masked = self._pictures.items[entry[0]].mask is not None
         if found is None or found.keys() != {"mean", "std", *(["mask"] if masked else [])}:
             return None
-        return Encoded(found["mean"], found["std"], found.get("mask"))
+        encoded = Encoded(found["mean"], found["std"], found.get("mask"))
+        # The checksum tells what was written, not that it was right.
+        return encoded if finite((encoded.mean_CHW, encoded.std_CHW)) else None
 
     def _make(self, group: Sequence[Entry]) -> list[Encoded]:
         """Encode a group together and keep all of it."""
@@ -164,7 +225,7 @@ class LatentCache:
         return pictures.load(index, pictures.placements[index].crop, flipped, colour)
 
     def _keep(self, entry: Entry, encoded: Encoded) -> None:
-        if self._store is None:
+        if self._store is None or (self._in_memory and not self._room.short()):
             self._kept[entry] = encoded
             return
         named = {"mean": encoded.mean_CHW, "std": encoded.std_CHW}
@@ -174,10 +235,16 @@ class LatentCache:
             self._store.put(self.key(*entry), named)
         except OSError as error:
             self._kept[entry] = encoded
-            if not self.notices:
-                reason = error.strerror or "it cannot be written"
-                folder = shown(self._store.folder)
-                self.notices.append(f"Latents stay in memory: {folder}: {reason}.")
+            self._tell_refused(error, self._store.folder)
+        else:
+            if self._in_memory:
+                self._on_disk.add(entry)
+
+    def _tell_refused(self, error: OSError, folder: Path) -> None:
+        reason = error.strerror or "it cannot be written"
+        told = f"Latents stay in memory: {shown(folder)}: {reason}."
+        if told not in self.notices:
+            self.notices.append(told)
 
     def prepare(self, draw: Draw) -> Encoded | None:
         """Read an entry; None where it is gone or damaged."""
@@ -189,32 +256,11 @@ class LatentCache:
             return prepared
         entry = (draw.index, draw.flipped)
         group = self._groups.get(entry, (entry,))
-        return self._make(group)[group.index(entry)]
+        return in_words(lambda: self._make(group), too_large_again(group))[group.index(entry)]
 
     def pixels(self, draw: Draw) -> Tensor:
         """The pixels that the entry was made from."""
         return self._loaded((draw.index, draw.flipped)).pixels_CHW
-
-
-def _groups(pictures: Pictures, batch: int) -> dict[Entry, tuple[Entry, ...]]:
-    """The entries in the order of the data, each with those it is encoded with: of one size."""
-    wanted = list(_wanted(pictures))
-    open_groups: dict[tuple[int, int], list[Entry]] = {}
-    lists: dict[Entry, list[Entry]] = {}
-    for entry in wanted:
-        size = pictures.placements[entry[0]].bucket
-        if len(open_groups.setdefault(size, [])) == batch:
-            open_groups[size] = []
-        open_groups[size].append(entry)
-        lists[entry] = open_groups[size]
-    return {entry: tuple(group) for entry, group in lists.items()}
-
-
-def _wanted(pictures: Pictures) -> Iterator[Entry]:
-    for index, item in enumerate(pictures.items):
-        yield index, False
-        if item.flip:
-            yield index, True
 
 
 def encode_latents(
@@ -225,15 +271,26 @@ def encode_latents(
     store: Store | None = None,
     batch: int = 1,
     progress: Progress | None = None,
+    room: HostRoom | None = None,
+    on_alone: Callable[[], None] = lambda: None,
 ) -> LatentCache | LiveLatents:
     """Encode every picture once and keep the result (disk, ram), or at each draw (off).
 
-    `batch` pictures of one size go through the VAE together while the cache is filled.
+    `batch` pictures of one size go through the VAE together while the cache is filled. What does not
+    fit into memory ("ram") goes to the store, where there is one.
     """
     if mode == "off":
         return LiveLatents(pictures, encoder)
     if mode == "disk" and store is None:
         raise ValueError("the disk cache needs a store")
-    cache = LatentCache(pictures, encoder, store if mode == "disk" else None, batch=batch)
+    cache = LatentCache(
+        pictures,
+        encoder,
+        store,
+        batch=batch,
+        in_memory=mode == "ram",
+        room=room,
+        on_alone=on_alone,
+    )
     cache.fill(progress)
     return cache

@@ -21,6 +21,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from engine.cache_limit import trim
+from engine.writing import write_synced
 
 TEMPORARY = ".tmp-"
 STALE_SECONDS = 3600
@@ -53,7 +54,8 @@ class Store:
             return None
         tensors = _read(data, key)
         if tensors is None:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
             return None
         # The time of last use decides what is removed first; reading alone may not change it.
         with contextlib.suppress(OSError):
@@ -68,13 +70,13 @@ class Store:
         data = save(plain, metadata={"key": key, "sha256": _digest(plain)})
         temporary = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}")
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(temporary, [data])
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        except BaseException:
+            # Where this fails too, as on a disk that is gone, the first error is the one to tell.
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            raise
 
     def trim(self, keep: frozenset[str] = frozenset()) -> int:
         """Remove the entries unused for longest until the limit holds; never those of `keep`.

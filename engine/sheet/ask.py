@@ -59,13 +59,21 @@ def run_files(folder: RunFolder) -> list[SheetFile]:
     try:
         entries = json.loads(folder.manifest.read_text("utf-8"))
         listed = sorted(entries, key=lambda entry: int(entry["step"]))
-    except (OSError, ValueError, TypeError, KeyError):
+        places = [(folder.path / str(one["file"]), int(one.get("epoch", 0))) for one in listed]
+    # What a run's folder says of itself may be damaged, or made up.
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ):
         return []
     found = []
-    for entry in listed:
-        path = folder.path / str(entry["file"])
+    for entry, (path, epoch) in zip(listed, places, strict=True):
         if path.parent == folder.path and path.is_file():
-            epoch = int(entry.get("epoch", 0))
             by_step = "-step" in path.stem
             label = f"step {entry['step']}" if by_step else f"epoch {epoch}"
             found.append(SheetFile(path, label, epoch))

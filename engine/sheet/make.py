@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.checkpoint.atomic import file_sha256
-from engine.errors import EngineError, OutOfMemory, Problem, TrainingError
+from engine.errors import EngineError, ModelError, OutOfMemory, Problem, TrainingError
 from engine.hardware import choose_device, read_hardware
+from engine.memory import in_words
 from engine.models.detect import inspect_model
 from engine.models.load import load_model
 from engine.networks.files import read_network
 from engine.networks.network import Network, from_file
+from engine.picture_files import NOTE_FIELD
 from engine.sampling import Defaults, Shot, paint_one
 from engine.sheet.store import PictureStore
 from engine.sheet.values import Cell, Progress, Row, Sheet, SheetFile, SheetRequest, row_label
@@ -30,14 +32,16 @@ if TYPE_CHECKING:
 VERSION = 1
 """Of the way pictures are painted; a new one paints all of them anew."""
 PRECISIONS = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+SPARE = ("te", "vae")
+"""Parts of the base that wait on the host for their turn where memory is short."""
 LOADING = "loading the base model"
 
 
 def make_sheet(request: SheetRequest, cache: Path, progress: Progress) -> Sheet:
     """Paint what is not in the cache yet. Nothing is written but the cache.
 
-    Raises ModelError, NetworkFileError and EnvironmentFault in words; a picture that cannot be made is a
-    cell with a note.
+    Raises ModelError, NetworkFileError and EnvironmentFault in words, and OutOfMemory where no picture
+    fits into memory; a picture that cannot be made is a cell with a note.
     """
     maker = _Maker(request, PictureStore(cache / "pictures"), progress)
     try:
@@ -45,6 +49,8 @@ def make_sheet(request: SheetRequest, cache: Path, progress: Progress) -> Sheet:
     finally:
         maker.close()
     paths = [cell.path for row in rows for cell in row.cells if cell.path is not None]
+    if maker.short and not paths:
+        raise OutOfMemory(*maker.short)
     maker.store.trim(frozenset(paths))
     return Sheet(
         title=request.title,
@@ -61,6 +67,8 @@ class _Maker:
     def __init__(self, request: SheetRequest, store: PictureStore, progress: Progress) -> None:
         self.request, self.store = request, store
         self.left_out: list[str] = []
+        self.short: tuple[Problem, ...] = ()
+        """Where a picture did not fit into memory, the last one's problems."""
         self._progress = progress
         self._total = len(request.rows) * len(request.prompts)
         self._done = 0
@@ -104,12 +112,14 @@ class _Maker:
         path = self.store.get(key)
         note = ""
         if path is None:
+            model = self._loaded()
             try:
-                picture = self._painted(shot, file, strength, label)
+                picture = self._painted(model, shot, file, strength, label)
                 path = self.store.put(key, picture)
-            except torch.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                note = f"There was not enough memory for {shot.width} x {shot.height}."
+                note = str(picture.info.get(NOTE_FIELD, ""))
+            except OutOfMemory as error:
+                self.short = error.problems
+                note = error.problems[0].what
             except TrainingError as error:
                 note = error.problems[0].what
         self._done += 1
@@ -130,9 +140,8 @@ class _Maker:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _painted(
-        self, shot: Shot, file: SheetFile | None, strength: float, label: str
+        self, model: BaseModel, shot: Shot, file: SheetFile | None, strength: float, label: str
     ) -> Image.Image:
-        model = self._loaded()
         self._use(model, file)
         network = self._network
         if network is not None:
@@ -143,26 +152,36 @@ class _Maker:
             if network is not None:
                 network.at_timesteps(timestep.reshape(1))
 
-        return paint_one(model, shot, at_timestep)
+        return paint_one(model, shot, at_timestep, spare=SPARE)
 
     def _loaded(self) -> BaseModel:
         if self._model is None:
             self._progress(self._done, self._total, LOADING)
             request = self.request
-            try:
-                self._model = load_model(
+            self._model = in_words(
+                lambda: load_model(
                     request.base,
                     family=request.family,
                     prediction=request.prediction,
                     vae=request.vae,
                     dtype=self._precision,
                     device=self._device,
-                )
-            except torch.OutOfMemoryError as error:
-                remedy = "Wait until other programs have left the GPU, or give --device cpu."
-                what = "The base model does not fit into the GPU's memory."
-                raise OutOfMemory(Problem(what, remedy=remedy)) from error
+                ),
+                Problem(
+                    "The base model does not fit into memory.",
+                    remedy="Wait until other programs have left the GPU, or give --device cpu.",
+                ),
+            )
+            self._check_base()
         return self._model
+
+    def _check_base(self) -> None:
+        """Pictures are kept under the base as it was at first: another must not be taken for it."""
+        request = self.request
+        if (base_stamp(request.base), base_stamp(request.vae)) != self._base_key:
+            what = "The base model was changed while it was being read."
+            remedy = "Wait until it is whole, then start again."
+            raise ModelError(Problem(what, where=str(request.base), remedy=remedy))
 
     def _use(self, model: BaseModel, file: SheetFile | None) -> None:
         """Put a file's network before the base, and take the one before it away."""

@@ -252,3 +252,18 @@ def test_backgrounds() -> None:
         parse_background("whiteish")
     assert random_background(1, 5) == random_background(1, 5)
     assert len({random_background(1, place) for place in range(20)}) > 15
+
+
+@pytest.mark.parametrize("place", [(0, 0), (7, 3)])
+@pytest.mark.parametrize("wrong", ["nan", "inf", "-inf"])
+def test_a_picture_of_floats_is_refused_where_one_is_no_number(
+    tmp_path: Path, wrong: str, place: tuple[int, int]
+) -> None:
+    image = Image.new("F", (20, 10), 0.5)
+    image.save(tmp_path / "good.tif")
+    image.putpixel(place, float(wrong))
+    image.save(tmp_path / "bad.tif")
+    assert read_image_fact(tmp_path / "good.tif").converted == "16-bit"
+    assert load_rgb(tmp_path / "good.tif").getpixel((0, 0)) == (128, 128, 128)
+    with pytest.raises(PictureError, match=r"bad\.tif.*some of its values are no numbers"):
+        read_image_fact(tmp_path / "bad.tif")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 import engine.sheet.make as making
-from engine.errors import EngineError, NetworkFileError, UsageError
+from engine.errors import EngineError, ModelError, NetworkFileError, OutOfMemory, UsageError
 from engine.models.load import load_model
 from engine.networks.files import read_network, write_network
 from engine.networks.network import from_file
@@ -57,9 +58,9 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Shot]]:
     """What is really painted, in order."""
     shots: list[Shot] = []
 
-    def counted(model: Any, shot: Shot, *rest: Any) -> Image.Image:
+    def counted(model: Any, shot: Shot, *rest: Any, **named: Any) -> Image.Image:
         shots.append(shot)
-        return paint_one(model, shot, *rest)
+        return paint_one(model, shot, *rest, **named)
 
     monkeypatch.setattr(making, "paint_one", counted)
     yield shots
@@ -156,15 +157,20 @@ def test_a_stop_leaves_what_was_painted(request_of: SheetRequest, tmp_path: Path
 def test_a_picture_that_cannot_be_made_is_a_note(
     request_of: SheetRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(model: Any, shot: Shot, *rest: Any) -> Image.Image:
-        if shot.seed == 9:
-            raise torch.OutOfMemoryError("out of memory")
+    def full(model: Any, shot: Shot, *rest: Any, **named: Any) -> Image.Image:
+        if shot.seed in too_large:
+            raise OutOfMemory("There is not enough memory for 64 x 64.")
         return Image.new("RGB", (64, 64), "red")
 
     monkeypatch.setattr(making, "paint_one", full)
-    sheet = make_sheet(replace(request_of, strengths=(1.0,)), tmp_path, silent)
+    one = replace(request_of, strengths=(1.0,))
+    too_large = {7, 9}
+    with pytest.raises(OutOfMemory, match="64 x 64"):
+        make_sheet(one, tmp_path, silent)
+    too_large = {9}
+    sheet = make_sheet(one, tmp_path, silent)
     assert sheet.pictures == 2
-    assert sheet.rows[0].cells[1].note == "There was not enough memory for 64 x 64."
+    assert sheet.rows[0].cells[1].note == "There is not enough memory for 64 x 64."
     assert "not enough memory" in page_of(sheet)
 
 
@@ -257,3 +263,19 @@ def test_many_files_are_spread_with_the_last_among_them(
 ) -> None:
     files = [SheetFile(Path(str(number)), str(number)) for number in range(count)]
     assert [int(file.label) for file in spread(files, most)] == wanted
+
+
+def test_pictures_of_a_base_that_changes_meanwhile_are_not_kept(
+    request_of: SheetRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "base.safetensors"
+    base.write_bytes(request_of.base.read_bytes())
+
+    def changed_then(path: Path, **given: Any) -> Any:
+        os.utime(path, ns=(1, 1))
+        return load_model(path, **given)
+
+    monkeypatch.setattr(making, "load_model", changed_then)
+    with pytest.raises(ModelError, match="changed while it was being read"):
+        make_sheet(replace(request_of, base=base), tmp_path / "cache", silent)
+    assert not list((tmp_path / "cache").rglob("*.png"))
