@@ -18,10 +18,14 @@ class Control:
         self._arrived = threading.Event()
 
     def ask(self, request: Request) -> None:
-        """Leave a request; a word that already waits is not left twice."""
+        """Leave a request; a word that already waits is not left twice, and the last one counts.
+
+        So pause, continue, pause ends paused.
+        """
         with self._lock:
-            if request not in self._waiting:
-                self._waiting.append(request)
+            if request in self._waiting:
+                self._waiting.remove(request)
+            self._waiting.append(request)
             self._arrived.set()
 
     def take(self) -> tuple[Request, ...]:

@@ -7,33 +7,29 @@ it runs control.sock.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import socket
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from engine.control import REQUESTS
 from engine.errors import Problem, RunError
-from engine.events import Ended, Event, Started, StepDone, from_dict
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks: the heartbeat decides there
-    HAS_LOCKS = False
-else:
-    HAS_LOCKS = True
+from engine.events import Ended, Event, RolledBack, Started, StepDone, Waiting, from_dict
+from engine.regular import open_regular
+from engine.run_lock import Lock as Lock
+from engine.run_lock import Owner as Owner
+from engine.run_lock import owner_of as owner_of
 
 START_PREFIX = "start-"
 """Begins the name of a run's own copy of the network file that it started from."""
-HEARTBEAT_SECONDS = 60.0
-"""On file systems without locks, an owner whose lock file is older than this is taken for dead."""
 SOCKET_PATH_LIMIT = 100
 """Bytes of a Unix socket's path that every system accepts."""
+
+REFUSED = "refused"
+"""Begins the answer of a run that does not take a request."""
 
 RunState = Literal["new", "running", "finished", "stopped", "failed", "ended unexpectedly"]
 
@@ -63,6 +59,14 @@ class RunFolder:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def called(self) -> str:
+        """What a command must be given to find it: its name, or the whole path elsewhere."""
+        import shlex
+
+        known = self.path.parent == default_runs_folder()
+        return shlex.quote(self.name if known else str(self.path))
 
     @property
     def recipe(self) -> Path:
@@ -97,6 +101,11 @@ class RunFolder:
         return self.path / "manifest.json"
 
     @property
+    def final(self) -> Path:
+        """The finished network file."""
+        return self.path / f"{self.path.name}.safetensors"
+
+    @property
     def socket(self) -> Path:
         return self.path / "control.sock"
 
@@ -106,148 +115,14 @@ class RunFolder:
         return self.path / "control"
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The process that holds a run."""
-
-    pid: int
-    host: str
-    since: float
-
-    @property
-    def here(self) -> bool:
-        """Whether it runs on this machine."""
-        return self.host == socket.gethostname()
-
-
-class Lock:
-    """Ownership of a run folder through an operating-system file lock; freed when the process dies."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._folder = folder
-        self._descriptor: int | None = None
-
-    def acquire(self) -> str:
-        """Take the run. Gives a notice to show ("" mostly); raises RunError when another process has it."""
-        descriptor = os.open(self._folder.lock, os.O_RDWR | os.O_CREAT, 0o644)
-        notice = ""
-        try:
-            _lock_soon(descriptor)
-        except OSError as error:
-            owner = _read_owner(self._folder.lock)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                os.close(descriptor)
-                raise RunError(_owned(self._folder, owner)) from None
-            if owner is not None and _seems_alive(self._folder.lock, owner):
-                os.close(descriptor)
-                raise RunError(_owned(self._folder, owner)) from None
-            where = "file system" if HAS_LOCKS else "operating system"
-            notice = f"This {where} has no such locks; a heartbeat guards the run folder instead."
-        body = json.dumps(
-            {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
-        ).encode()
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, body)
-        self._descriptor = descriptor
-        return notice
-
-    def beat(self) -> None:
-        """Show that the owner lives (read only where locks do not work)."""
-        if self._descriptor is not None:
-            os.utime(self._descriptor if os.utime in os.supports_fd else self._folder.lock)
-
-    def release(self) -> None:
-        """Give the run back."""
-        if self._descriptor is not None:
-            os.ftruncate(self._descriptor, 0)
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
-def _try_lock(descriptor: int) -> None:
-    if not HAS_LOCKS:
-        raise OSError(errno.ENOLCK, "no file locks here")
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _lock_soon(descriptor: int) -> None:
-    # A reader (`owner_of`) holds the lock for an instant while it looks.
-    for attempt in range(5):
-        try:
-            _try_lock(descriptor)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES) or attempt == 4:
-                raise
-            time.sleep(0.05)
-        else:
-            return
-
-
-def _owned(folder: RunFolder, owner: Owner | None) -> Problem:
-    who = f"process {owner.pid} on {owner.host}" if owner else "another process"
-    return Problem(
-        f"The run is in use by {who}.",
-        where=str(folder.path),
-        remedy=f"See it with `lyctui watch {folder.name}`, or end it with `lyctui stop {folder.name}`.",
-    )
-
-
-def _read_owner(lock: Path) -> Owner | None:
-    try:
-        data = json.loads(lock.read_text())
-        return Owner(int(data["pid"]), str(data["host"]), float(data["since"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _seems_alive(lock: Path, owner: Owner) -> bool:
-    if owner.here and not HAS_LOCKS:
-        import psutil  # os.kill(pid, 0) would interrupt the process on Windows
-
-        return owner.pid != os.getpid() and psutil.pid_exists(owner.pid)
-    if owner.here:
-        try:
-            os.kill(owner.pid, 0)
-        except ProcessLookupError:
-            return False
-        except PermissionError:
-            return True
-        return owner.pid != os.getpid()
-    return time.time() - lock.stat().st_mtime < HEARTBEAT_SECONDS
-
-
-def owner_of(folder: RunFolder) -> Owner | None:
-    """The live process that holds the run, or None."""
-    try:
-        descriptor = os.open(folder.lock, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        _try_lock(descriptor)
-    except OSError as error:
-        owner = _read_owner(folder.lock)
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return owner or Owner(0, socket.gethostname(), 0.0)
-        return owner if owner is not None and _seems_alive(folder.lock, owner) else None
-    else:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
-    owner = _read_owner(folder.lock)
-    # Another host may hold the lock through a network file system that does not pass locks on.
-    if owner is not None and not owner.here and _seems_alive(folder.lock, owner):
-        return owner
-    return None
-
-
 def read_events(events: Path, offset: int = 0) -> tuple[list[Event], int]:
     """Events after byte `offset`, and the offset to go on from. A half-written last line waits."""
     try:
-        with events.open("rb") as file:
+        with open_regular(events) as file:
             file.seek(offset)
             chunk = file.read()
-    except FileNotFoundError:
+    except OSError:
+        # Not there yet, or out of reach for a while: whoever follows a run asks again.
         return [], offset
     end = chunk.rfind(b"\n") + 1
     found = []
@@ -262,7 +137,7 @@ def _parse(line: bytes) -> Event | None:
     try:
         data: Any = json.loads(line)
         return from_dict(data) if isinstance(data, dict) else None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return None
 
 
@@ -278,6 +153,8 @@ class RunInfo:
     updated_at: float
     owner: Owner | None = None
     message: str = ""
+    waiting: str = ""
+    """What a running one waits for, in words; empty while it works."""
 
     @property
     def resumable(self) -> bool:
@@ -291,9 +168,8 @@ def run_info(path: Path) -> RunInfo:
     owner = owner_of(folder)
     events, _ = read_events(folder.events)
     started = next((event for event in reversed(events) if isinstance(event, Started)), None)
-    step = next((event.step for event in reversed(events) if isinstance(event, StepDone)), 0)
-    last_end = next((event for event in reversed(events) if isinstance(event, Ended)), None)
-    ended = last_end if last_end is not None and _closes(last_end, started) else None
+    waiting = next((event for event in reversed(events) if isinstance(event, Waiting)), None)
+    ended = _end_of(events)
     state: RunState
     if owner is not None:
         state = "running"
@@ -305,16 +181,52 @@ def run_info(path: Path) -> RunInfo:
         name=folder.name,
         folder=path,
         state=state,
-        step=ended.steps if ended is not None else step,
+        step=ended.steps if ended is not None else _step_of(events),
         total_steps=started.total_steps if started else 0,
         updated_at=events[-1].time if events else path.stat().st_mtime,
         owner=owner,
         message=ended.message if ended is not None else "",
+        waiting=waiting.reason if waiting is not None and owner is not None else "",
     )
 
 
-def _closes(end: Ended, started: Started | None) -> bool:
-    return started is None or end.time >= started.time
+def _step_of(events: Sequence[Event]) -> int:
+    """The step that a run stands at: what was rolled back or repeated by a resume does not count."""
+    for event in reversed(events):
+        match event:
+            case StepDone() | Started():
+                return event.step
+            case RolledBack():
+                return event.to_step
+    return 0
+
+
+def saved_step(folder: RunFolder) -> int:
+    """Step of the newest state, by the names alone; 0 without one."""
+    try:
+        ends = [path.name.removeprefix("step-") for path in folder.states.glob("step-*")]
+    except OSError:
+        return 0
+    return max((int(end) for end in ends if end.isdecimal()), default=0)
+
+
+def _end_of(events: Sequence[Event]) -> Ended | None:
+    """How the last process has ended; None where it did not say.
+
+    By the order of the lines: a clock may have been set back between them.
+    """
+    last = next((event for event in reversed(events) if isinstance(event, Started | Ended)), None)
+    return last if isinstance(last, Ended) else None
+
+
+def has_finished(folder: RunFolder) -> bool:
+    """Whether a process that trained said that all was done, and none has trained since."""
+    for event in reversed(read_events(folder.events)[0]):
+        if isinstance(event, Started):
+            return False
+        if isinstance(event, Ended) and event.state == "finished":
+            return True
+    return False
 
 
 def list_runs(root: Path) -> tuple[RunInfo, ...]:
@@ -364,21 +276,23 @@ def ask_run(path: Path, request: str, *, timeout: float = 5.0) -> str:
     owner = owner_of(folder)
     if owner is None:
         ended = run_info(path).state == "finished"
-        remedy = "" if ended else f"Go on with `lyctui resume {folder.name}`."
+        remedy = "" if ended else f"Go on with `lyctui resume {folder.called}`."
         what = "The run is finished." if ended else "The run is not running."
         raise RunError(Problem(what, where=str(path), remedy=remedy))
     if not owner.here:
         raise RunError(
             Problem(f"The run is on {owner.host}.", where=str(path), remedy="Ask it from there.")
         )
-    try:
-        with short_socket_path(folder.socket) as address:
-            return _ask_socket(address, request, timeout)
-    except (OSError, TimeoutError):
-        return _ask_file(folder, request)
+    answer = ""
+    with contextlib.suppress(OSError), short_socket_path(folder.socket) as address:
+        answer = _ask_socket(address, request, timeout)
+    if answer.startswith(REFUSED):
+        raise RunError(Problem(f"The run did not take that: {answer}.", where=str(path)))
+    return answer or _ask_file(folder, request)
 
 
 def _ask_socket(address: str, request: str, timeout: float) -> str:
+    """The answer; "" from a run that ends at this moment. Raises OSError where none can be had."""
     if not hasattr(socket, "AF_UNIX"):
         raise OSError("no Unix sockets here")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
@@ -397,5 +311,15 @@ def _ask_file(folder: RunFolder, request: str) -> str:
                 remedy="It may be starting or ending: try again in a few seconds.",
             )
         )
-    (folder.requests / request).touch(mode=0o600)
+    try:
+        (folder.requests / request).touch(mode=0o600)
+    except OSError as error:
+        allowed = not isinstance(error, PermissionError)
+        what = f"The run cannot be asked: {error.strerror}."
+        raise RunError(
+            Problem(
+                what if allowed else "The run belongs to another user, who alone may ask it.",
+                where=str(folder.path),
+            )
+        ) from None
     return f"left {request} for the run to find"

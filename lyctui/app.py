@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ from textual.binding import Binding, BindingType
 from textual.driver import Driver
 from textual.events import Resize
 from textual.filter import Monochrome, NoColor
+from textual.notifications import SeverityLevel
 from textual.screen import Screen
 
 from engine.errors import EngineError, Problem
@@ -31,8 +31,10 @@ from lyctui.afterwards import after_screens
 from lyctui.capture import Capture
 from lyctui.commands import commands
 from lyctui.config import Config, read_config
+from lyctui.inert_filter import InertFilter
 from lyctui.keys import shown_key
 from lyctui.monitor import LiveRun, RunView, WatchedRun, open_run, reopen_run
+from lyctui.paths import add_to_log, paths
 from lyctui.screens.help import HelpScreen
 from lyctui.screens.problem import ProblemScreen
 from lyctui.screens.quit import QuitChoice, QuitScreen
@@ -112,12 +114,26 @@ class LyctuiApp(App[int]):
             self._filters = [each for each in self._filters if not isinstance(each, Monochrome)]
             if not any(isinstance(each, NoColor) for each in self._filters):
                 self._filters.append(NoColor())
+        self._filters.append(InertFilter())
 
     # --- set-up ---
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         """Our own variables, for themes of Textual's list that do not know them."""
         return {name: DARK.variables[name] for name in OWN_VARIABLES}
+
+    def notify(
+        self,
+        message: str,
+        *,
+        title: str = "",
+        severity: SeverityLevel = "information",
+        timeout: float | None = None,
+        markup: bool = False,
+    ) -> None:
+        """Say something for a while; never with markup, since it may name what others have named."""
+        words = text.inert(message, lines=True)
+        super().notify(words, title=title, severity=severity, timeout=timeout, markup=False)
 
     def get_driver_class(self) -> type[Driver]:
         """The driver that survives its terminal, where it is promised."""
@@ -142,8 +158,6 @@ class LyctuiApp(App[int]):
         """Where captured output goes: the run's log, or the program's before there is a run."""
         if self.run_here is not None:
             return self.run_here.folder / "run.log"
-        from lyctui.paths import paths
-
         return paths().log
 
     @property
@@ -243,9 +257,9 @@ class LyctuiApp(App[int]):
         self.shown_run = run
         if isinstance(run, LiveRun):
             self.run_here = run
-            self.signals.run = run
             self.capture.switch(self.log_path)
             run.start()
+            self.signals.began(run)
         self.push_screen(RunScreen(run))
 
     def show_problems(
@@ -375,12 +389,7 @@ class LyctuiApp(App[int]):
         self._close_messages_no_wait()
 
     def _write_report(self, report: str) -> Path:
-        path = self.log_path
-        with contextlib.suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with path.open("a", encoding="utf-8", errors="replace") as log:
-                log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} screen\n{report}\n")
-        return path
+        return add_to_log(f"screen\n{report}", self.log_path)
 
     # --- help, palette, size ---
 

@@ -12,7 +12,15 @@ import select
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from lyctui.paths import make_private
+from lyctui.text import inert
+
+PATIENCE_SECONDS = 1.0
+"""A terminal that takes nothing for so long is not waited for; nor is a pipe, once we are to leave."""
+LOOK_SECONDS = 0.25
 
 
 class Capture:
@@ -51,8 +59,8 @@ class Capture:
         self.log = None
         if log is not None:
             try:
-                log.parent.mkdir(parents=True, exist_ok=True)
-                descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+                make_private(log.parent)
+                descriptor = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             except OSError as error:
                 self.problem = f"The log {log} cannot be written: {error.strerror}."
             else:
@@ -106,39 +114,54 @@ def private_terminal(descriptor: int) -> int:
         return os.dup(descriptor)
 
 
-def write_all(descriptor: int, data: bytes, patience: float | None) -> bool:
-    """Write to a descriptor that may be non-blocking; False when it took longer than `patience`.
+def write_all(
+    descriptor: int,
+    data: bytes,
+    patience: float | None,
+    hurried: Callable[[], bool] = lambda: False,
+) -> bool:
+    """Write to a descriptor, which may be non-blocking; False when it took longer than `patience`.
 
-    Raises OSError when the other end is gone.
+    Where there is no end to the patience, `hurried` may set one meanwhile. Raises OSError when the
+    other end is gone.
     """
+    # A blocking pipe that takes anything takes so much at once; more would wait for its reader.
+    most = select.PIPE_BUF if os.get_blocking(descriptor) else 65536
     deadline = None if patience is None else time.monotonic() + patience
     view = memoryview(data)
     while view:
-        try:
-            view = view[os.write(descriptor, view[:65536]) :]
-        except BlockingIOError:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return False
-            poll = select.poll()
-            poll.register(descriptor, select.POLLOUT)
-            poll.poll(None if left is None else left * 1000)
+        written = _write_some(descriptor, view[:most], 0.0 if patience == 0 else LOOK_SECONDS)
+        view = view[written:]
+        if not written and deadline is None and hurried():
+            deadline = time.monotonic() + PATIENCE_SECONDS
+        if not written and deadline is not None and time.monotonic() >= deadline:
+            return False
     return True
+
+
+def _write_some(descriptor: int, data: memoryview, seconds: float) -> int:
+    """Write what is taken within so many seconds; how many bytes that were."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLOUT)
+    with contextlib.suppress(BlockingIOError):
+        if poll.poll(seconds * 1000):
+            return os.write(descriptor, data)
+    return 0
 
 
 class Output:
     """Where lines of text go: descriptor 1 as it was before capture. It never raises.
 
-    A pipe or a file waits for its reader, as programs do; a terminal that takes nothing for a
-    second loses the lines, and one that is gone loses all.
+    A pipe or a file waits for its reader, as programs do, until we are in a hurry to leave; a terminal
+    that takes nothing for a second loses the lines, and one that is gone loses all.
     """
-
-    PATIENCE_SECONDS = 1.0
 
     def __init__(self, descriptor: int = 1) -> None:
         self._terminal = _is_tty(descriptor)
         self._descriptor = -1
         self.dead = False
+        self.hurry = False
+        """Whether a pipe's reader is no longer waited for; may be set by another thread."""
         self._stalled = False
         try:
             self._descriptor = (
@@ -158,13 +181,14 @@ class Output:
             return
         # After raw mode, or beside another program's output, a bare line feed may not return.
         end = "\r\n" if self._terminal else "\n"
-        data = (text + end).encode("utf-8", "replace")
+        # Whoever made the line took its escapes already; here nothing can be forgotten.
+        data = (inert(text, lines=True) + end).encode("utf-8", "replace")
         patience = None
-        if self._terminal:
+        if self._terminal or (self.hurry and self._stalled):
             # Waiting once is enough: the lines after it are lost until it takes one again.
-            patience = 0.0 if self._stalled else self.PATIENCE_SECONDS
+            patience = 0.0 if self._stalled else PATIENCE_SECONDS
         try:
-            self._stalled = not write_all(self._descriptor, data, patience)
+            self._stalled = not write_all(self._descriptor, data, patience, lambda: self.hurry)
         except OSError:
             self.dead = True
 

@@ -101,7 +101,18 @@ def answers_in(metadata: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     for section, keys in OF_THE_OLD_RUN.items():
         for key in keys:
             answers.get(section, {}).pop(key, None)
+    for section, values in answers.items():
+        # Whoever wrote the file does not say what is read and written on this machine.
+        for key in [key for key in values if _is_path(f"{section}.{key}")]:
+            del values[key]
     return answers
+
+
+def _is_path(path: str) -> bool:
+    from engine.settings.walk import setting
+
+    row = setting(path)
+    return row is not None and row.kind == "path"
 
 
 def draft_from_network(facts: NetworkFacts) -> Draft:

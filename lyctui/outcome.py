@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from engine.events import Scored, Snapshot
+from engine.events import Ended, Proved, Scored, Snapshot
 from engine.runs import RunFolder
-from lyctui import text
-from lyctui.report import located
+from lyctui import report, text
 
 
 def score_lines(scores: Iterable[Scored]) -> list[str]:
@@ -44,17 +43,12 @@ def verdict_line(scores: Iterable[Scored]) -> str:
 
 def resume_command(folder: Path) -> str:
     """The command that goes on with the run."""
-    import shlex
-
-    from engine.runs import default_runs_folder
-
-    known = folder.parent == default_runs_folder()
-    return f"lyctui resume {shlex.quote(folder.name if known else str(folder))}"
+    return f"lyctui resume {RunFolder(folder).called}"
 
 
 def watch_command(folder: Path) -> str:
     """The command that shows the run from another shell."""
-    return resume_command(folder).replace("lyctui resume", "lyctui watch", 1)
+    return f"lyctui watch {RunFolder(folder).called}"
 
 
 def result_line(snapshot: Snapshot) -> str:
@@ -63,15 +57,45 @@ def result_line(snapshot: Snapshot) -> str:
     if snapshot.end is None:
         return f"{name}: at step {text.grouped(snapshot.step)} of {_total(snapshot)}."
     took = f" in {text.duration(snapshot.elapsed_seconds)}" if snapshot.started_at else ""
-    steps = text.grouped(snapshot.end.steps)
     match snapshot.end.state:
         case "finished":
             return f"{name}: finished, {text.counted(snapshot.end.steps, 'step')}{took}."
         case "stopped":
-            return f"{name}: stopped at step {steps} of {_total(snapshot)}; the state is saved."
+            return f"{name}: {_stopped(snapshot, snapshot.end)}"
         case _:
             reason = text.inert(" ".join(snapshot.end.message.split()))
-            return f"{name}: failed at step {steps} of {_total(snapshot)}. {reason}".rstrip()
+            return f"{name}: failed {_where(snapshot, snapshot.end)}. {reason}".rstrip()
+
+
+def _proof(proof: Proved) -> str:
+    """Whether the finished file may be trusted, in one short line: the results page has the findings."""
+    if not proof.good:
+        return f"it did not pass: {report.proof_words(proof)}"
+    found = [text.inert(each).partition(":")[0] for each in proof.findings[-1:]]
+    return ", ".join(["loads in a clean base", *found])
+
+
+def _stopped(snapshot: Snapshot, end: Ended) -> str:
+    """Where it stopped, and what is kept of it: a state is claimed only where one was written."""
+    where = _where(snapshot, end)
+    if end.message:
+        return f"stopped {where}. {text.inert(' '.join(end.message.split()))}"
+    if not end.steps:
+        return f"stopped {where}; nothing was trained yet."
+    # Without a start of its own this run had only just begun to load that very state.
+    if snapshot.last_saved_step == end.steps or not snapshot.total_steps:
+        return f"stopped {where}; the state is saved."
+    if snapshot.last_saved_step:
+        saved = text.grouped(snapshot.last_saved_step)
+        return f"stopped {where}; the last saved state is of step {saved}."
+    return f"stopped {where}; no state is saved."
+
+
+def _where(snapshot: Snapshot, end: Ended) -> str:
+    if not snapshot.total_steps and not end.steps:
+        return "before its first step"
+    total = f" of {_total(snapshot)}" if snapshot.total_steps else ""
+    return f"at step {text.grouped(end.steps)}{total}"
 
 
 def _total(snapshot: Snapshot) -> str:
@@ -89,15 +113,17 @@ def has_state(folder: Path) -> bool:
 def closing_lines(snapshot: Snapshot, folder: Path) -> list[str]:
     """Three to eight plain lines after the screen is gone: result, files, resume command, log."""
     lines = [result_line(snapshot)]
-    files = [text.home(located(path, folder)) for path in snapshot.files]
+    files = [text.home(report.located(path, folder)) for path in snapshot.files]
     if files:
         more = f"  (and {len(files) - 1} more)" if len(files) > 1 else ""
         lines.append(f"file:   {files[-1]}{more}")
+    if snapshot.proofs:
+        lines.append(f"check:  {_proof(snapshot.proofs[-1])}")
     lines.append(f"folder: {text.home(folder)}")
     verdict = verdict_line(snapshot.scores)
     if verdict:
         lines.append(f"score:  {verdict}")
     if has_state(folder) and (snapshot.end is None or snapshot.end.state != "finished"):
-        lines.append(f"resume: {resume_command(folder)}")
+        lines.append(f"resume: {text.inert(resume_command(folder))}")
     lines.append(f"log:    {text.home(folder / 'run.log')}")
     return lines

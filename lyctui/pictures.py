@@ -10,10 +10,14 @@ from __future__ import annotations
 import importlib
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lyctui import terminal
+
+if TYPE_CHECKING:
+    import PIL.Image
 
 PACKAGE = "textual_image"
 MODES = ("cells", "auto", "sixel", "kitty", "off")
@@ -77,6 +81,20 @@ def settle(mode: str, write: Callable[[str], None]) -> tuple[Pictures, str]:
     if kind is widgets.HalfcellImage or kind is widgets.UnicodeImage:
         return Pictures(), ""
     return Pictures(mode, kind), ""
+
+
+def read_picture(path: Path) -> PIL.Image.Image:
+    """A picture file in RGB, decoded with the same care as those that are trained; raises OSError.
+
+    What a run's events name may lie anywhere and be anything.
+    """
+    from engine.data.images import load_rgb
+    from engine.errors import EngineError
+
+    try:
+        return load_rgb(path)
+    except EngineError as error:
+        raise OSError(str(error)) from error
 
 
 class _Writer:

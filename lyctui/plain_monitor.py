@@ -6,8 +6,8 @@ thread, and a reader that is gone loses lines, nothing else.
 
 from __future__ import annotations
 
-import json
 import os
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,6 +62,12 @@ class LineLog:
         parts.append(f"loss {text.loss(snapshot.loss_mean)}")
         if snapshot.scaled_layers:
             parts.append(f"{text.counted(snapshot.scaled_layers, 'layer')} scaled back")
+        if snapshot.rate_factor != 1:
+            parts.append(f"rates {report.factor(snapshot.rate_factor)}")
+        if snapshot.rows is not None:
+            parts.append(f"passes of {snapshot.rows}")
+        if snapshot.skipped:
+            parts.append(f"fp16 skipped {text.grouped(snapshot.skipped)}")
         if snapshot.seconds_per_step is not None:
             parts.append(f"{text.significant(snapshot.seconds_per_step)} s a step")
         if snapshot.vram_total_bytes and snapshot.vram_bytes is not None:
@@ -73,7 +79,7 @@ class LineLog:
 
 def json_line(event: Event) -> str:
     """One event as the machine interface has it."""
-    return json.dumps(to_dict(event), ensure_ascii=False, default=str)
+    return text.json_line(to_dict(event))
 
 
 def follow(
@@ -94,7 +100,7 @@ def follow(
     _listen(run)
     try:
         with _captured(capture, run, output):
-            signals.listener = _notes(output, json_lines)
+            signals.listener = _notes(run, output, json_lines)
             _follow(run, output, signals, json_lines, ascii_only)
             snapshot = run.snapshot()
             if closing and not json_lines and (snapshot.end is not None or run.own):
@@ -129,14 +135,18 @@ def _captured(capture: Capture, run: RunView, output: Output) -> Iterator[None]:
             capture.end()
 
 
-def _notes(output: Output, json_lines: bool) -> Listener:
+def _notes(run: RunView, output: Output, json_lines: bool) -> Listener:
+    own = "Saving, then leaving. Once more: leave without saving."
+    words = {"stop": own, "suspend": SUSPEND_NOTE} if run.own else {}
+
     def note(event: Signalled) -> None:
-        words = {
-            "stop": "Saving, then leaving. Once more: leave without saving.",
-            "suspend": SUSPEND_NOTE,
-        }.get(event)
-        if words and not json_lines:
-            output.line(words)
+        if event in ("stop", "abandon"):
+            # Whoever reads the pipe may never read again: leaving does not wait for that.
+            output.hurry = True
+        if event == "suspend" and not run.own:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if words.get(event) and not json_lines:
+            output.line(words[event])
 
     return note
 
@@ -145,9 +155,11 @@ def _follow(
     run: RunView, output: Output, signals: Signals, json_lines: bool, ascii_only: bool
 ) -> None:
     if run.own and isinstance(run, LiveRun):
-        signals.run = run
+        signals.began(run)
     log = LineLog(run, text.signs(ascii_only), ascii_only=ascii_only)
     ended = False
+    if run.read_only and not json_lines:
+        output.line(text.inert(run.read_only))
     while not ended:
         ended = run.wait(POLL_SECONDS)
         events = run.events()
@@ -161,6 +173,9 @@ def _follow(
             return
         if output.dead and not run.own:
             return
+        if output.dead and output.terminal:
+            # Seen on the terminal where no signal came, as for a job that a shell has disowned.
+            signals.lost()
 
 
 def exit_code(run: RunView, signals: Signals) -> int:
@@ -171,6 +186,8 @@ def exit_code(run: RunView, signals: Signals) -> int:
     if snapshot.state == "finished":
         return 0
     if snapshot.state == "stopped":
+        if snapshot.end is not None and snapshot.end.exit not in (0, EXIT_INTERRUPT):
+            return snapshot.end.exit
         stopped_by_hangup = signals.hangup and getattr(run, "on_disconnect", "") == "stop"
         return signals.stop_code or (EXIT_HANGUP if stopped_by_hangup else EXIT_INTERRUPT)
     code = getattr(run, "exit_code", 1)

@@ -14,12 +14,15 @@ from engine.events import (
     Acknowledged,
     Ended,
     Event,
+    Proved,
+    RolledBack,
     Sampled,
     Saved,
     Scored,
     Snapshot,
     Started,
     Validated,
+    Waiting,
     Warned,
 )
 from lyctui import text
@@ -90,9 +93,11 @@ def located(path: str, folder: Path) -> Path:
 
 
 def phase_words(snapshot: Snapshot) -> str:
-    """The phase in words: "training", "caching latents 120 of 400", "paused"."""
+    """The phase in words: "training", "caching latents 120 of 400", "paused", "waiting"."""
     if snapshot.end is not None:
         return snapshot.end.state
+    if snapshot.waiting:
+        return "waiting"
     if snapshot.state == "paused":
         return "paused"
     words = text.inert(snapshot.phase)
@@ -131,8 +136,21 @@ def gauge(snapshot: Snapshot, width: int, signs: Signs = UNICODE_SIGNS) -> Line:
     )
 
 
-def time_line(snapshot: Snapshot, signs: Signs = UNICODE_SIGNS) -> Line:
-    """Epoch, elapsed and remaining time, and when it will be done."""
+def waiting_words(snapshot: Snapshot) -> str:
+    """What the run waits for and what ends that, in whole sentences; "" while it works."""
+    if not snapshot.waiting or snapshot.end is not None:
+        return ""
+    return _waiting(snapshot.waiting, snapshot.waiting_remedy)
+
+
+def _waiting(reason: str, remedy: str) -> str:
+    reason = text.inert(reason).rstrip(".")
+    lowered = reason[:1].lower() + reason[1:]
+    return " ".join(part for part in (f"Waiting: {lowered}.", text.inert(remedy)) if part)
+
+
+def time_line(snapshot: Snapshot, signs: Signs = UNICODE_SIGNS, width: int = 0) -> Line:
+    """Epoch, elapsed and remaining time, and when it will be done, where there is room for that."""
     dot = f" {'·' if signs is UNICODE_SIGNS else '-'} "
     parts: list[str] = []
     if snapshot.epochs:
@@ -142,36 +160,56 @@ def time_line(snapshot: Snapshot, signs: Signs = UNICODE_SIGNS) -> Line:
     if snapshot.end is None and snapshot.remaining_seconds is not None:
         low, high = snapshot.remaining_seconds
         parts.append(f"{text.span(low, high)} left")
-        if high >= 90 and snapshot.state != "paused":
+        if high >= 90 and snapshot.state != "paused" and not snapshot.waiting:
             done_at = text.clock(time.time() + (low + high) / 2)[:5]
-            parts.append(f"done about {done_at}")
+            done = f"done about {done_at}"
+            if not width or text.cells(dot.join([*parts, done])) <= width:
+                parts.append(done)
     return ((dot.join(parts) or "starting", ""),)
 
 
 def number_lines(snapshot: Snapshot) -> list[Line]:
     """Loss, learning rate, step time, gradient and memory, in two columns of aligned numbers.
 
-    One row more where changes are held to a norm: how many layers that scaled back; and where pictures
-    are held out: their loss, and that of trained ones.
+    More rows where there is more to tell: rates that were lowered, passes that were made smaller, updates
+    that were left out, changes that are held to a norm; the losses of pictures held out and trained.
     """
+    norm = "-" if snapshot.grad_norm is None else text.significant(snapshot.grad_norm)
+    epoch = f"{text.loss(snapshot.loss_epoch_mean)} epoch"
     left = [
         _pair("Loss", f"{text.loss(snapshot.loss_mean)} mean", f"{text.loss(snapshot.loss)} last"),
         _pair("Step", _seconds(snapshot), _images(snapshot)),
+        _pair("", epoch, f"{norm} gradient"),
     ]
-    norm = "-" if snapshot.grad_norm is None else text.significant(snapshot.grad_norm)
-    right = [_pair("LR", *(_rates(snapshot) or ["-"])), _memory(snapshot)]
-    epoch = f"{text.loss(snapshot.loss_epoch_mean)} epoch"
-    left.append(_pair("", epoch, f"{norm} gradient"))
-    right.append(_pair("Device", text.inert(snapshot.device or "-"), ""))
-    if snapshot.scaled_layers is not None:
-        layers = text.counted(snapshot.scaled_layers, "layer")
-        left.append(_pair("Limit", layers, "scaled back"))
-        right.append(())
+    right = [_pair("LR", *(_rates(snapshot) or ["-"]))]
+    if snapshot.rate_factor != 1:
+        right.append(_pair("", factor(snapshot.rate_factor), "rolled back"))
+    right += [_memory(snapshot), _pair("Device", text.inert(snapshot.device or "-"), "")]
+    for pair in _cares(snapshot):
+        (left if len(left) <= len(right) else right).append(pair)
+    (left if len(left) < len(right) else right).extend([()] * abs(len(left) - len(right)))
     if snapshot.validations:
         first, second = _measured(snapshot.validations)
         left.append(first)
         right.append(second)
     return [_columns(first, second) for first, second in zip(left, right, strict=True)]
+
+
+def factor(number: float) -> str:
+    """What learning rates are multiplied by: "× 0.5"."""
+    return f"× {number:.3g}"
+
+
+def _cares(snapshot: Snapshot) -> list[Line]:
+    """What the run does otherwise than it was told, since numbers or memory asked for it."""
+    found = []
+    if snapshot.rows is not None:
+        found.append(_pair("Passes", f"of {text.counted(snapshot.rows, 'picture')}"))
+    if snapshot.skipped:
+        found.append(_pair("fp16", text.counted(snapshot.skipped, "update"), "skipped"))
+    if snapshot.scaled_layers is not None:
+        found.append(_pair("Limit", text.counted(snapshot.scaled_layers, "layer"), "scaled back"))
+    return found
 
 
 def _measured(validations: Sequence[Validated]) -> tuple[Line, Line]:
@@ -245,6 +283,12 @@ def event_line(event: Event, folder: Path, signs: Signs = UNICODE_SIGNS) -> Line
             return ((_validated(event), ""),)
         case Warned():
             return ((f"{signs.warning} {text.inert(event.message)}", "warning"),)
+        case RolledBack():
+            return ((f"{signs.warning} {rolled_back_words(event)}", "warning"),)
+        case Waiting():
+            return _waits(event, signs)
+        case Proved():
+            return _proved(event, folder, signs)
         case Acknowledged():
             words = REQUEST_WORDS.get(event.request, text.inert(event.request))
             return ((f"asked to {words}: taken at step {text.grouped(event.step)}", ""),)
@@ -254,6 +298,39 @@ def event_line(event: Event, folder: Path, signs: Signs = UNICODE_SIGNS) -> Line
             return _ended(event, signs)
         case _:
             return None
+
+
+def rolled_back_words(event: RolledBack) -> str:
+    """From where to where, why, and what is different from now on."""
+    begin, end = text.grouped(event.step), text.grouped(event.to_step)
+    reason = text.inert(event.reason).rstrip(".")
+    reason = reason[:1].lower() + reason[1:]
+    named = f" ({text.listed(map(text.inert, event.pictures))})" if event.pictures else ""
+    words = f"Rolled back from step {begin} to {end}: {reason}{named}."
+    if event.count:
+        # A roll-back for want of memory leaves the rates as one before it has set them.
+        words += (
+            f" Rates {factor(event.rate_factor)} of what is set, {event.count} of {event.most}."
+        )
+    return words
+
+
+def _waits(event: Waiting, signs: Signs) -> Line:
+    if not event.reason:
+        return (("the wait is over: going on", ""),)
+    return ((f"{signs.warning} {_waiting(event.reason, event.remedy)}", "warning"),)
+
+
+def proof_words(event: Proved) -> str:
+    """What was looked at in the finished file, and what came out."""
+    told = event.findings if event.good else event.faults or event.findings
+    found = "; ".join(text.inert(each).rstrip(".") for each in told)
+    return found or ("nothing wrong was found" if event.good else "it did not pass")
+
+
+def _proved(event: Proved, folder: Path, signs: Signs) -> Line:
+    sign, role = (signs.done, "done") if event.good else (signs.warning, "warning")
+    return ((f"{sign} {within(event.path, folder)} checked: {proof_words(event)}", role),)
 
 
 def _started(event: Started) -> str:
@@ -290,7 +367,19 @@ def _ended(event: Ended, signs: Signs) -> Line:
         reason = text.inert(" ".join(event.message.split())) or "training failed"
         return ((f"{signs.error} failed at step {text.grouped(event.steps)}: {reason}", "error"),)
     sign = signs.done if event.state == "finished" else ""
-    return ((f"{sign} {event.state} after {steps}".strip(), "done"),)
+    why = f": {text.inert(' '.join(event.message.split()))}" if event.message else ""
+    return ((f"{sign} {event.state} after {steps}{why}".strip(), "done"),)
+
+
+def news(event: Event) -> str:
+    """What a person should be told of at once; "" for an event that may wait to be read."""
+    match event:
+        case Warned():
+            return text.inert(event.message)
+        case RolledBack():
+            return rolled_back_words(event)
+        case _:
+            return ""
 
 
 def log_lines(snapshot: Snapshot, folder: Path, rows: int, signs: Signs) -> list[Line]:

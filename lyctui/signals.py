@@ -73,6 +73,12 @@ class Signals:
         """Take SIGTSTP back from Textual's driver, which sets it when it is built."""
         signal.signal(signal.SIGTSTP, self._suspend)
 
+    def began(self, run: Askable) -> None:
+        """The run of this process has begun: it is asked from now on, and for what arrived before."""
+        self.run = run
+        if self.stop_code or (self.hangup and run.on_disconnect == "stop"):
+            run.ask("stop")
+
     def lost(self) -> None:
         """The driver saw the hang-up on the terminal itself."""
         self._hangup(signal.SIGHUP, None)

@@ -25,6 +25,7 @@ from engine.tools.requests import (
     ToolReport,
 )
 from lyctui import text
+from lyctui.paths import add_to_log
 from lyctui.tool_check import page_words
 from lyctui.tool_forms import InfoRequest, Request
 from lyctui.tool_readers import reasons_of, words_of
@@ -209,10 +210,10 @@ class ToolWork:
             self._failed(OutOfMemory(Problem(what, remedy=remedy)))
         except Exception as error:
             what = f"Something unforeseen went wrong: {type(error).__name__}: {error}"
-            self.report = _log("".join(traceback.format_exception(error)))
+            self.report = add_to_log("".join(traceback.format_exception(error)))
             self._failed(EngineError(Problem(what)))
         if self.output is not None:
-            _log(self.closing_line())
+            add_to_log(self.closing_line())
 
     def _find_readers(self) -> None:
         if isinstance(self.result, Looked):
@@ -239,15 +240,3 @@ class ToolWork:
             raise Cancelled
         with self._lock:
             self._stand = Stand(done, total, name)
-
-
-def _log(words: str) -> Path:
-    """Add to the program's log; a log that cannot be written loses nothing else."""
-    from lyctui.paths import paths
-
-    path = paths().log
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8", errors="backslashreplace") as log:
-            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {words}\n")
-    return path

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import EngineError, Problem
+from engine.planning.disk import disk_at
 from engine.planning.facts import Facts, draw_seed
 from engine.planning.fill import Filled, fill
 from engine.planning.filler import Origin
@@ -183,6 +184,7 @@ class Wizard:
             survey=self.survey,
             adamw8bit_works=self.adamw8bit_works,
             taken_names=self.taken_names,
+            disk_at=disk_at,
             drawn_seed=self._seed,
         )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from textual.screen import Screen
 
-from lyctui import text
+from lyctui import report, text
 from lyctui.host import Host
 from lyctui.monitor import LiveRun, RunView
 from lyctui.screens.problem import ProblemScreen, Remedy
@@ -46,8 +46,13 @@ def _remedies(run: RunView, host: Host, code: int, saved_step: int) -> list[Reme
             host.resume_run(run.folder)
 
         found.append(Remedy(f"Go on from the state of step {text.grouped(saved_step)}", go_on))
+    files = run.snapshot().files
+    newest = f": {text.home(report.located(files[-1], run.folder))}" if files else ""
     found.append(
-        Remedy("Show what the run left behind", lambda: host.push_screen(ResultsScreen(run)))
+        Remedy(
+            f"Show what the run left behind{newest}",
+            lambda: host.push_screen(ResultsScreen(run)),
+        )
     )
     return found
 

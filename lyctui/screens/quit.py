@@ -11,7 +11,7 @@ from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
 from engine.events import Snapshot
-from lyctui import text
+from lyctui import report, text
 from lyctui.monitor import LiveRun
 
 QuitChoice = Literal["stop", "keep"]
@@ -33,7 +33,9 @@ def loss_words(snapshot: Snapshot) -> str:
     now = f"step {text.grouped(step)} of {text.grouped(snapshot.total_steps)}"
     if not snapshot.total_steps:
         return "The run is being prepared; no step is done yet."
-    return f"Training is at {now}; the last saved state is of step {text.grouped(saved)}."
+    words = f"Training is at {now}; the last saved state is of step {text.grouped(saved)}."
+    waiting = report.waiting_words(snapshot)
+    return f"{words} {waiting}" if waiting else words
 
 
 class QuitScreen(ModalScreen[QuitChoice | None]):

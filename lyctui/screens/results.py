@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import tomllib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +14,7 @@ from textual.widgets import Footer
 
 from engine.events import Saved, Snapshot
 from engine.sheet.values import Sheet
+from engine.toml_text import parse_toml
 from lyctui import outcome, report, terminal, text
 from lyctui.host import host
 from lyctui.monitor import RunView
@@ -144,8 +144,15 @@ class ResultsScreen(Screen[None]):
 
 
 def result_lines(snapshot: Snapshot, folder: Path, signs: Signs) -> list[Line]:
-    """What came out: how it ended, files, scores."""
-    return _apart([_outcome(snapshot, signs), _files(snapshot, folder, signs), _scores(snapshot)])
+    """What came out: how it ended, files, what was found in the finished one, scores."""
+    return _apart(
+        [
+            _outcome(snapshot, signs),
+            _files(snapshot, folder, signs),
+            _checked(snapshot, signs),
+            _scores(snapshot),
+        ]
+    )
 
 
 def onward_lines(snapshot: Snapshot, folder: Path) -> list[Line]:
@@ -206,6 +213,17 @@ def _size(path: Path) -> str:
         return "unknown size"
 
 
+def _checked(snapshot: Snapshot, signs: Signs) -> list[Line]:
+    """What was looked at in the finished file; nothing for runs that did not look."""
+    if not snapshot.proofs or snapshot.state != "finished":
+        return []
+    proof = snapshot.proofs[-1]
+    head: Line = (("Checked", "strong"), ("  loaded again into the base model", "dim"))
+    good = [((f"{signs.done} {text.inert(line)}", ""),) for line in proof.findings]
+    wrong = [((f"{signs.error} {text.inert(line)}", "error"),) for line in proof.faults]
+    return [head, *wrong, *good]
+
+
 def _scores(snapshot: Snapshot) -> list[Line]:
     lines = outcome.score_lines(snapshot.scores)
     if not lines:
@@ -244,8 +262,8 @@ def _prompt(snapshot: Snapshot, folder: Path) -> str:
 
 def trigger(folder: Path) -> str:
     """The trigger words of the run's recipe, or ""."""
-    with contextlib.suppress(OSError, ValueError):
-        recipe: dict[str, Any] = tomllib.loads((folder / "run.toml").read_text("utf-8"))
+    with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+        recipe: dict[str, Any] = parse_toml((folder / "run.toml").read_text("utf-8"))
         data = recipe.get("data", {})
         words = [str(data.get("trigger") or ""), str(data.get("class_word") or "")]
         return " ".join(word for word in words if word)

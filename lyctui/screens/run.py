@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +16,7 @@ from textual.screen import Screen
 from textual.widgets import Footer
 
 from engine.control import Request
-from engine.events import Snapshot, Warned
+from engine.events import Event, Snapshot
 from lyctui import outcome, report, terminal, text
 from lyctui.host import Host, host
 from lyctui.monitor import RunView
@@ -37,12 +39,20 @@ Fixed is the loss at fixed timesteps with fixed noise, so it does not jump: of t
 of some that are trained. Trained falls while held out rises: the run learns its pictures by heart, and
 Lowest names the step before that. With few pictures held out, trust a trend, not one value.
 
-LR is the learning rate of each part now, after warmup and schedule.
+LR is the learning rate of each part now, after warmup and schedule. "× 0.5 rolled back" below it: the loss
+became no number or leapt, so the run went back to its last good state and goes on at half the rate.
+Loss and chart begin again at the step it went back to; the events name the pictures.
 
 Gradient is the length of the whole gradient before clipping; a steady rise late in a run is a sign of
 a learning rate that is too high.
 
 VRAM is what this run holds now, of what the card has, and the most it ever held; RAM without a card.
+
+Passes of 2 pictures: memory ran short, so each step is computed in smaller passes, slower and with the
+same result. fp16 updates skipped: a gradient left the range of fp16; a few are normal, many call for bf16.
+
+Waiting: something outside the run must change first, such as room on the disk. Nothing is lost meanwhile,
+and the run goes on by itself; stop is heard.
 
 Left is a range while the pace is uncertain; its ends meet as steps become regular.
 
@@ -53,6 +63,13 @@ Requests are taken at the end of a step; the log says when. t changes the prompt
 SAID_SECONDS = 4.0
 SAMPLE_LINES = 5
 """Rows below the pictures for what they are."""
+MOST_NEWS = 3
+"""Warnings that are told at once; the list of events has them all."""
+
+
+def last_of(log: Sequence[Event]) -> Event | None:
+    """The newest event, if there is any."""
+    return log[-1] if log else None
 
 
 class RunScreen(Screen[None]):
@@ -61,9 +78,9 @@ class RunScreen(Screen[None]):
     HELP: ClassVar[str | None] = HELP
     DEFAULT_CSS = """
     RunScreen #body { height: 1fr; padding: 1 1 0 1; }
-    RunScreen #progress { height: 2; }
+    RunScreen #progress { height: auto; min-height: 2; }
     RunScreen #numbers { height: auto; min-height: 3; margin-top: 1; }
-    RunScreen #middle { height: 1fr; min-height: 5; margin-top: 1; }
+    RunScreen #middle { height: 1fr; min-height: 3; margin-top: 1; }
     RunScreen #chart { height: 100%; width: 1fr; }
     RunScreen #beside { display: none; width: 44; height: 100%; margin-left: 2; }
     RunScreen #samples { height: 1fr; }
@@ -97,7 +114,8 @@ class RunScreen(Screen[None]):
         self._host: Host
         self._chart_at = 0.0
         self._polled_at = 0.0
-        self._warned_at = time.time()
+        # What a watched run told before it was watched is no news.
+        self._last_told = None if run.own else last_of(run.snapshot().log)
         self._percent = -1
         self._seen: Snapshot | None = None
         self._ended = False
@@ -123,6 +141,8 @@ class RunScreen(Screen[None]):
         """Begin to poll."""
         self._show_where()
         self.set_interval(self._host.poll_seconds, self._tick)
+        if self._run.read_only:
+            self.notify(self._run.read_only, timeout=12, markup=False)
         if self._run.own and terminal.over_ssh() and not terminal.in_multiplexer():
             self.notify(
                 "If the line drops, training goes on; see it again with "
@@ -168,10 +188,15 @@ class RunScreen(Screen[None]):
         name = text.inert(self._run.folder.name)
         places = [name, report.phase_words(snapshot)]
         if not self._run.own:
-            places.append("watching")
+            places.append("watching, read-only" if self._run.read_only else "watching")
         self.query_one("#title", TitleLine).place(*places, right=report.step_words(snapshot))
+        waiting: Line = ((report.waiting_words(snapshot), "warning"),)
         self.query_one("#progress", Lines).show(
-            [report.gauge(snapshot, width, signs), report.time_line(snapshot, signs)]
+            [
+                *(report.folded([waiting], width) if snapshot.waiting else ()),
+                report.gauge(snapshot, width, signs),
+                report.time_line(snapshot, signs, width),
+            ]
         )
         self.query_one("#numbers", Lines).show(report.number_lines(snapshot))
         if self._seen is None or snapshot.log is not self._seen.log:
@@ -183,15 +208,20 @@ class RunScreen(Screen[None]):
         self._show_window_title(name, snapshot)
 
     def _show_events(self, snapshot: Snapshot) -> None:
-        for event in snapshot.log:
-            if isinstance(event, Warned) and event.time > self._warned_at:
-                self._warned_at = event.time
-                self.notify(text.inert(event.message), severity="warning", timeout=8, markup=False)
+        self._tell_news(snapshot)
         events = self.query_one("#events", Lines)
         rows = events.size.height or 4
         events.show(report.log_lines(snapshot, self._run.folder, rows, self._host.signs))
         if self.query_one("#beside").display:
             self._show_samples(snapshot)
+
+    def _tell_news(self, snapshot: Snapshot) -> None:
+        """Warnings that came since the last look, each once; their lines stay among the events."""
+        since = takewhile(lambda event: event is not self._last_told, reversed(snapshot.log))
+        news = [words for event in since if (words := report.news(event))]
+        for words in reversed(news[:MOST_NEWS]):
+            self.notify(words, severity="warning", timeout=8, markup=False)
+        self._last_told = last_of(snapshot.log)
 
     def _show_samples(self, snapshot: Snapshot) -> None:
         """The newest pictures, and the paths of as many as there is room for."""

@@ -10,6 +10,7 @@ import typer
 from engine.errors import Problem, RunError
 from engine.runs import RunInfo, ask_run, default_runs_folder, find_run, list_runs, run_info
 from lyctui import text
+from lyctui.outcome import resume_command
 from lyctui.verbs.output import can_ask, cannot_ask, reporting, say, say_json, table, tell
 
 POLL_SECONDS = 0.25
@@ -44,12 +45,13 @@ def run_object(info: RunInfo) -> dict[str, object]:
         "host": info.owner.host if info.owner is not None else None,
         "resumable": info.resumable,
         "message": info.message,
+        "waiting": info.waiting,
     }
 
 
 def run_row(info: RunInfo) -> tuple[str, str, str, str, str]:
     """One run as a line of a table."""
-    state: str = info.state
+    state: str = "waiting" if info.waiting else info.state
     if info.owner is not None and not info.owner.here:
         state += f" on {text.inert(info.owner.host)}"
     steps = text.grouped(info.step)
@@ -116,8 +118,10 @@ def stop_run(run: str, *, timeout: float, as_json: bool) -> int:
             say_json(run_object(info))
         else:
             say(f"{text.inert(info.name)} {info.state} at step {text.grouped(info.step)}")
+            if info.message:
+                say(text.inert(info.message))
             if info.resumable:
-                say(f"Go on with: lyctui resume {text.inert(info.name)}")
+                say(f"Go on with: {text.inert(resume_command(info.folder))}")
         return 0
 
 

@@ -144,7 +144,7 @@ def _can_go_on(info: RunInfo) -> bool:
 def _recipe_file(folder: RunFolder) -> str:
     try:
         return str(json.loads(folder.origins.read_text())[RECIPE_FILE]["reason"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
 
 

@@ -13,12 +13,14 @@ from rich.style import Style
 from textual.widget import Widget
 from textual.widgets import Static
 
-from lyctui.pictures import Pictures
+from lyctui.pictures import Pictures, read_picture
 
 if TYPE_CHECKING:
+    import PIL.Image
     from rich.console import Console, ConsoleOptions, RenderResult
 
 UPPER_HALF = "▀"
+MOST_ROWS = 200
 
 
 class HalfCellPicture:
@@ -36,11 +38,15 @@ class HalfCellPicture:
 
 def half_cells(path: Path, columns: int) -> list[list[Segment]]:
     """Rows of half cells; a cell is about twice as high as wide, so pixels come out square."""
+    return _half_cells(read_picture(path), columns)
+
+
+def _half_cells(image: PIL.Image.Image, columns: int) -> list[list[Segment]]:
     from PIL import Image
 
-    with Image.open(path) as opened:
-        image = opened.convert("RGB")
     rows = max(1, round(image.height / image.width * columns / 2))
+    # A line of pixels from top to bottom would make a million rows.
+    rows = min(rows, MOST_ROWS)
     image = image.resize((columns, rows * 2), Image.Resampling.BOX)
     pixels = image.load()
     assert pixels is not None
@@ -71,11 +77,12 @@ def picture_rows(rows: list[list[Segment]]) -> Segments:
 
 def picture_view(path: Path, columns: int, pictures: Pictures) -> Widget:
     """A widget that shows a picture file, so many cells wide; raises OSError or ValueError."""
-    rows = half_cells(path, columns)
+    image = read_picture(path)
+    rows = _half_cells(image, columns)
     if pictures.widget is None:
         view: Widget = Static(picture_rows(rows))
     else:
-        view = pictures.widget(path)
+        view = pictures.widget(image)
     view.styles.width = columns
     view.styles.height = len(rows)
     return view

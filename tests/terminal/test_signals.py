@@ -141,13 +141,15 @@ def test_ctrl_z_suspends_the_wizard_and_fg_draws_it_again(terminal):
     assert (toy.run / "draft").read_text() == "abcd"
 
 
-def test_wizard_saves_its_draft_on_term(terminal):
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_wizard_saves_its_draft_on(terminal, number, code):
     toy = terminal("--wizard")
     toy.shows("trigger")
+    toy.kill(signal.SIGUSR1)  # nothing: there is no run to save
     toy.press(b"vexilo")
     toy.shows("vexilo")
-    toy.kill(signal.SIGTERM)
-    assert toy.wait() == 143
+    toy.kill(number)
+    assert toy.wait() == code
     assert (toy.run / "draft").read_text() == "vexilo"
     assert "The draft is saved" in toy.text
 
@@ -171,3 +173,26 @@ def test_line_log_stops_on_interrupt(terminal):
     assert toy.wait() == 130
     assert saved_steps(toy)
     assert "Saving, then leaving" in toy.text
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_paused_run_saves_and_leaves(terminal, number, code):
+    toy = terminal("--steps", "2000", "--on-disconnect", "stop")
+    toy.shows("step")
+    toy.press(b" ")
+    toy.shows("paused")
+    toy.kill(number)
+    assert toy.wait() == code
+    assert len(saved_steps(toy)) == 1
+    assert toy.events[-1]["event"] == "stopped"
+
+
+def test_a_hangup_within_a_long_save_waits_for_it(terminal):
+    toy = terminal("--steps", "2000", "--save-seconds", "1.5", "--on-disconnect", "stop")
+    toy.shows("step")
+    toy.kill(signal.SIGUSR1)
+    toy.kill(signal.SIGHUP)
+    toy.close()
+    assert toy.wait() == 129
+    assert toy.events[-1]["event"] == "stopped"
+    assert saved_steps(toy)

@@ -106,3 +106,35 @@ def test_crash_of_the_screen_leaves_the_run_and_shows_no_locals(tmux):
     tmux.shows("EXIT 0")
     assert ended(run)["steps"] == 150
     assert "RuntimeError: on purpose" in (run / "run.log").read_text()
+
+
+def test_two_watchers_ask_and_both_see_the_answers(tmux, tmp_path):
+    run = tmux.toy("--steps", "4000")
+    tmux.shows("elapsed")
+    (run / "run.toml").touch()
+    watch = f"{sys.executable} -m lyctui watch {run}; echo LEFT; sleep 60"
+    for name in ("one", "two"):
+        tmux.call("new-session", "-d", "-s", name, "-x", "80", "-y", "24", watch)
+
+    def sees(name, words):
+        tmux.until(
+            lambda: words in tmux.call("capture-pane", "-p", "-t", name), f"{words} in {name}"
+        )
+
+    for name in ("one", "two"):
+        sees(name, "watching")
+    for name, key, words in (
+        ("one", "Space", "asked to pause"),
+        ("two", "s", "state saved at step"),
+        ("two", "Space", "asked to go on"),
+        ("one", "p", "samples, step"),
+    ):
+        tmux.call("send-keys", "-t", name, key)
+        for each in ("one", "two", "s"):
+            sees(each, words)
+    tmux.call("kill-session", "-t", "one")
+    assert not ended(run)
+    tmux.call("send-keys", "-t", "two", "x")
+    tmux.shows("stopped at step")
+    sees("two", "the state is saved")
+    assert ended(run)["event"] == "stopped"

@@ -29,7 +29,9 @@ from engine.events import (
     StepDone,
     to_dict,
 )
-from engine.runs import Lock, RunFolder
+from engine.listener import Listener
+from engine.run_lock import Lock
+from engine.runs import RunFolder
 
 
 class ToySession:
@@ -78,9 +80,12 @@ class ToySession:
     def _train(self) -> None:
         lock = Lock(self.folder)
         lock.acquire()
+        listener = Listener(self.folder, self.control, lock.beat)
+        listener.start()
         try:
             self._loop()
         finally:
+            listener.stop()
             lock.release()
 
     def _loop(self) -> None:
@@ -124,27 +129,21 @@ class ToySession:
             EARLY.flush()
 
     def _obey(self, step: int) -> bool:
-        stop = False
-        for word in self.control.take():
-            self.emit(Acknowledged(word, step))
-            if word == "save":
-                self._save(step)
-            elif word == "sample":
-                self._sample(step)
-            elif word == "stop":
-                self._save(step)
-                stop = True
-            elif word == "pause":
-                stop = self._hold(step) or stop
-        return stop
-
-    def _hold(self, step: int) -> bool:
+        """Do what is asked, as the engine does, also while paused; whether to stop."""
+        paused = False
         while True:
-            self.control.wait(0.1)
             for word in self.control.take():
                 self.emit(Acknowledged(word, step))
-                if word in ("continue", "stop"):
-                    return word == "stop"
+                if word == "sample":
+                    self._sample(step)
+                elif word in ("save", "stop"):
+                    self._save(step)
+                paused = {"pause": True, "continue": False}.get(word, paused)
+                if word == "stop":
+                    return True
+            if not paused:
+                return False
+            self.control.wait(0.1)
 
     def _save(self, step: int) -> None:
         time.sleep(self._save_seconds)
