@@ -6,6 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from engine.validation import plan_validation
 
 if TYPE_CHECKING:
     from engine.assemble_data import Loaders, ReadData
+    from engine.assemble_optim import Movers
     from engine.data.loader import Loader
     from engine.data.order import Order
     from engine.data.survey import Item, Survey
@@ -85,6 +87,12 @@ class Training:
     """What the loss under a mask is divided by: its own area ("mask") or that of the "picture"."""
     checkpointing: bool
     alphas_cumprod: Tensor
+    make_movers: Callable[[], Movers]
+    """Makes optimizer, flat buffers and averages anew, over what is trained of the network."""
+    spike_limit: float
+    """How many times the usual loss three steps running may have; 0 is no limit."""
+    rollbacks: int
+    """How often the run is rolled back before it gives up."""
     resting: tuple[str, ...] = ()
     """Parts of the base that only pictures need: on the host between them."""
     parent_sha256: str | None = None
@@ -129,6 +137,23 @@ class Training:
         left = parts_of({"param_groups": self.optimizer.param_groups})
         self.model.set_checkpointing(self.checkpointing, train_te=not TEXT_PARTS.isdisjoint(left))
 
+    def begin_anew(self) -> None:
+        """Make all that moves the weights anew, for a state to be put into.
+
+        Text encoders that had left are back, and nothing of the optimizer's past is in the way.
+        """
+        back = frozenset(self.rates) - parts_of({"param_groups": self.optimizer.param_groups})
+        for member in self.network.members:
+            if member.component in back:
+                member.adapter.requires_grad_(True)
+        # Before the new ones are made, which need as much memory.
+        self.optimizer.state.clear()
+        made = self.make_movers()
+        self.weights, self.optimizer = made.weights, made.optimizer
+        self.averages, self.scaler = made.averages, made.scaler
+        trains_te = not TEXT_PARTS.isdisjoint(self.rates)
+        self.model.set_checkpointing(self.checkpointing, train_te=trains_te)
+
     def picture_name(self, item: int) -> str:
         """File name of an item of a batch."""
         return self.items[item].image.path.name
@@ -153,10 +178,13 @@ def peak_rss() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
+def assemble(
+    recipe: Recipe, cache: Path, progress: Progress, folder: Path | None = None
+) -> Training:
     """Check the data, load the model, fill the caches, build network and optimizer.
 
-    Raises one EngineError with everything that is wrong, the cheap checks before the dear ones.
+    `folder` is the run's: how pictures had to be encoded is noted there for its resume. Raises one
+    EngineError with everything that is wrong, the cheap checks before the dear ones.
     """
     from engine.hardware import choose_device, read_hardware
 
@@ -170,14 +198,17 @@ def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
     model = _load_base(recipe, precision, device)
     trained = trained_network(recipe, model)
     network, rates, trains_text = trained.network, trained.rates, trained.trains_text
-    loaders = build_loaders(recipe, read, model, numbers_of(device), cache, progress)
+    loaders = build_loaders(recipe, read, model, numbers_of(device), cache, progress, folder)
     text = text_source(recipe, model, read.survey, cache, progress, live=trains_text)
     resting = _resting(recipe, model, text)
     model.park(*resting)
     network.inject()
     model.set_checkpointing(bool(recipe.train.checkpointing), train_te=trains_text)
     total = sum(steps_per_epoch)
-    moving = movers(recipe, network, rates, steps=total, device=device, precision=precision)
+    make_movers = partial(
+        movers, recipe, network, rates, steps=total, device=device, precision=precision
+    )
+    moving = make_movers()
     return Training(
         model=model,
         network=network,
@@ -201,7 +232,7 @@ def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
         total_steps=total,
         warmup_steps=moving.curve.warmup,
         parent_sha256=trained.parent_sha256,
-        notices=(*trained.notices, *loaders.notices),
+        notices=(*trained.notices, *loaders.notices, *text.notices),
         validation=_validation(recipe, read, loaders),
         resolution=recipe.data.resolution or (512, 512),
         clip_skip=recipe.model.clip_skip or 1,
@@ -211,6 +242,9 @@ def assemble(recipe: Recipe, cache: Path, progress: Progress) -> Training:
         checkpointing=bool(recipe.train.checkpointing),
         resting=resting,
         alphas_cumprod=_noise_schedule(recipe, model).to(device, torch.float32),
+        make_movers=make_movers,
+        spike_limit=recipe.train.spike_limit,
+        rollbacks=recipe.train.rollbacks,
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from engine.checkpoint.atomic import write_text
 from engine.data.colour import parse_background
 from engine.data.encoding import Encoder
 from engine.data.holes import Holes
@@ -19,6 +20,7 @@ from engine.data.placing import place_everywhere, placements_of
 from engine.data.store import Store
 from engine.data.survey import survey
 from engine.data.text import LiveText, TextCache, all_captions
+from engine.errors import EnvironmentFault, Problem
 from engine.planning.rules import (
     cache_notices,
     caption_rules,
@@ -40,6 +42,9 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, int, int], None]
 """Called with (phase, done, total)."""
+
+ALONE = "encoded-alone.txt"
+"""File in the folder of a run that had to encode pictures one at a time, against its recipe."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +101,17 @@ def read_data(recipe: Recipe, progress: Progress) -> ReadData:
 
 
 def build_loaders(
-    recipe: Recipe, read: ReadData, model: BaseModel, numbers: str, cache: Path, progress: Progress
+    recipe: Recipe,
+    read: ReadData,
+    model: BaseModel,
+    numbers: str,
+    cache: Path,
+    progress: Progress,
+    folder: Path | None = None,
 ) -> Loaders:
     """Fill the latent cache, held-out pictures included, and make what gives batches.
 
-    `numbers` tells what the last bits of a latent depend on besides its inputs.
+    `numbers` tells what the last bits of a latent depend on besides its inputs; `folder` is the run's.
     """
     data, seed = recipe.data, recipe.train.seed or 0
     pictures = Pictures(
@@ -110,14 +121,16 @@ def build_loaders(
         seed=seed,
         max_megapixels=data.max_megapixels,
     )
+    alone = _encodes_alone(folder)
     encoder = Encoder(model.encode_images, model.vae_hash, numbers)
     latents = encode_latents(
         pictures,
         encoder,
         mode=cache_mode(recipe),
         store=Store(cache / "latents", limit_bytes=int(data.cache_gigabytes * 1e9)),
-        batch=data.vae_batch,
+        batch=1 if alone else data.vae_batch,
         progress=lambda done, total: progress("caching latents", done, total),
+        on_alone=lambda: _note_alone(folder),
     )
     holes = Holes(pictures, latents, encoder) if model.inpaints else None
     captions = caption_rules(data)
@@ -142,7 +155,32 @@ def build_loaders(
         holes=holes,
     )
     notices = list(latents.notices) if isinstance(latents, LatentCache) else []
+    if alone and data.vae_batch > 1:
+        notices.append(
+            f"Pictures are encoded one at a time, as before: {data.vae_batch} did not fit into memory."
+        )
     return Loaders(training, measuring, (*notices, *_notices(recipe, read, holes is not None)))
+
+
+def _encodes_alone(folder: Path | None) -> bool:
+    """Whether pictures of this run did not fit into memory in groups: a resume does as it did."""
+    return folder is not None and (folder / ALONE).exists()
+
+
+def _note_alone(folder: Path | None) -> None:
+    if folder is None:
+        return
+    text = "Groups of data.vae_batch pictures did not fit into memory: each was encoded alone.\n"
+    try:
+        write_text(folder / ALONE, text)
+    except OSError as error:
+        raise EnvironmentFault(
+            Problem(
+                f"What a resume has to know cannot be written: {error.strerror}.",
+                where=str(folder / ALONE),
+                remedy="Make room, or set data.vae_batch to 1, and start again.",
+            )
+        ) from None
 
 
 def text_source(

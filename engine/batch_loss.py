@@ -42,8 +42,19 @@ class Noised:
     """Alpha bar of each sample's timestep."""
 
 
-def batch_loss(training: Training, batch: Batch, step: int, first: int) -> Tensor:
-    """Weighted loss of each sample of a batch, shape (B,), in fp32.
+@dataclass(frozen=True, slots=True)
+class SampleLosses:
+    """The loss of each sample of a batch in fp32, on the training device."""
+
+    weighted_B: Tensor
+    """What is trained with."""
+    plain_B: Tensor
+    """Without the weights of timesteps and of regularisation."""
+    timesteps_B: Tensor
+
+
+def batch_loss(training: Training, batch: Batch, step: int, first: int) -> SampleLosses:
+    """Loss of each sample of a batch.
 
     `first` is the number of the batch's first sample in the step. Nothing here waits for a GPU.
     """
@@ -60,7 +71,8 @@ def batch_loss(training: Training, batch: Batch, step: int, first: int) -> Tenso
     weight_B = timestep_weight(training.objective, training.model.prediction, noised.alphas_B)
     is_reg_B = to_device(batch.is_reg_B, training.device)
     prior_B = torch.where(is_reg_B, training.objective.prior_loss_weight, 1.0)
-    return loss_B * (weight_B * prior_B).to(loss_B.dtype)
+    weighted_B = loss_B * (weight_B * prior_B).to(loss_B.dtype)
+    return SampleLosses(weighted_B, loss_B, noised.timesteps_B)
 
 
 def _noised(training: Training, batch: Batch, samples: Samples) -> Noised:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -16,16 +16,21 @@ from engine.assemble import Training, assemble
 from engine.checkpoint.resume import Lineage, restore
 from engine.checkpoint.state import Identity, Place, this_machine
 from engine.control import Control
-from engine.errors import OutOfMemory, Problem, RecipeError
+from engine.errors import DataError, OutOfMemory, Problem, RecipeError
 from engine.events import Acknowledged, Ended, Event, Phase, Started, Warned
+from engine.finished import FAULTY_EXIT, prove_finished
 from engine.labels import file_metadata
 from engine.loggers import open_loggers, require_loggers
+from engine.memory import is_out_of_memory
 from engine.optim.averaged import averaged_weights
 from engine.outputs import Outputs, Tally
+from engine.patience import Unsaved
 from engine.previews import Previews, RunPrompts
 from engine.prompt_files import all_prompts
 from engine.prompts import parse_prompts
-from engine.runs import RunFolder
+from engine.rollback import Rollback
+from engine.run_data import RunData
+from engine.runs import RunFolder, saved_step
 from engine.sampling import Defaults, paint
 from engine.settings import Recipe
 from engine.settings.toml import portable
@@ -55,7 +60,7 @@ def conduct(
     examine: Examine | None,
 ) -> Ended:
     """Run a filled recipe in its folder; gives the last event. Errors rise as EngineError."""
-    began = time.time()
+    began, clock = time.time(), time.monotonic()
     require_loggers(recipe.run)
     _set_device_modes(recipe)
     loggers = open_loggers(recipe.run, folder, portable(recipe))
@@ -69,12 +74,18 @@ def conduct(
     try:
         # Before anything dear: a wrong flag would end the run only at its first pictures.
         prompts = _prompts(recipe, folder, emit, resume=resume)
-        training = assemble(recipe, cache, progress)
+        data = RunData(recipe, folder)
+        with data.explained(resume=resume):
+            training = assemble(recipe, cache, progress, folder.path)
         identity = identify(recipe, training)
+        data.read(training)
         place, lineage = Place(), Lineage()
         if resume:
-            place, lineage = restore(folder, training, identity, from_step=from_step)
-        tally = Tally(began, seconds_before=lineage.seconds, lineage=lineage.hops)
+            place, lineage = restore(
+                folder, training, identity, from_step=from_step, changed_data=data.differences()
+            )
+        data.keep()
+        tally = Tally(began, clock, seconds_before=lineage.seconds, lineage=lineage.hops)
         previews = Previews(
             training,
             folder,
@@ -84,16 +95,34 @@ def conduct(
             defaults=_preview_defaults(recipe, training),
             stop_asked=lambda: control.asked("stop"),
         )
-        outputs = _outputs(recipe, training, folder, emit, previews, identity, tally)
+        outputs = _outputs(recipe, training, folder, emit, previews, identity, tally, control)
+        outputs.news = data.news
         emit(_started(training, folder, place, lineage.notes))
         for warning in (*training.notices, *lineage.warnings):
             emit(Warned(warning))
         judge = Judge(examine, _painter(training, recipe, progress))
-        return _train_to_end(training, outputs, control, emit, folder, place, judge)
+
+        def prove(at: Place) -> Problem | None:
+            return prove_finished(
+                recipe,
+                training,
+                folder.final,
+                at,
+                emit,
+                prompts=prompts,
+                defaults=_preview_defaults(recipe, training),
+                stop_asked=lambda: control.asked("stop"),
+            )
+
+        return _train_to_end(training, outputs, control, emit, folder, place, judge, prove)
     except StoppedEarly:
-        return _ended_early(folder, control, emit, began)
-    except torch.OutOfMemoryError as error:
-        raise OutOfMemory(_device_memory(recipe)) from error
+        step = from_step or saved_step(folder) if resume else 0
+        return _ended_early(folder, control, emit, step, time.monotonic() - clock)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        on_gpu = isinstance(error, torch.OutOfMemoryError)
+        raise OutOfMemory(_device_memory(recipe, "GPU" if on_gpu else "machine")) from None
     finally:
         loggers.close()
 
@@ -106,6 +135,7 @@ def _outputs(
     previews: Previews,
     identity: Identity,
     tally: Tally,
+    control: Control,
 ) -> Outputs:
     return Outputs(
         training,
@@ -117,6 +147,7 @@ def _outputs(
         identity=identity,
         metadata=lambda at: file_metadata(recipe, training, at, tally),
         tally=tally,
+        control=control,
     )
 
 
@@ -146,42 +177,63 @@ def _train_to_end(
     folder: RunFolder,
     place: Place,
     judge: Judge,
+    prove: Callable[[Place], Problem | None],
 ) -> Ended:
-    began = time.time()
+    began = time.monotonic()
     state: Literal["finished", "stopped"] = "finished"
+    message, fault = "", None
     training.network.eval()
     if place.step == 0:
         judge.look("before", emit)
     emit(Phase("training"))
     try:
-        place = train(training, outputs, control, emit, place)
+        rollback = Rollback(training, outputs, folder, emit, place)
+        place = train(training, outputs, control, emit, place, rollback)
     except Stopped as asked:
         state, place = "stopped", asked.place
+    except Unsaved as left:
+        state, place, message = "stopped", left.place, left.message
+    except DataError as error:
+        raise _not_there(error, max(outputs.saved_states, default=place.step), folder) from error
     else:
         training.network.eval()
+        fault = prove(place)
         with contextlib.suppress(StoppedEarly):
             judge.look("after", emit)
-    training.loader.close()
+    finally:
+        training.loader.close()
     training.network.eject()
+    faulty = () if fault is None else (asdict(fault),)
+    exit_code = FAULTY_EXIT if faulty else 0
     return Ended(
         state=state,
         run=str(folder.path),
         files=tuple(outputs.files),
         steps=place.step,
-        exit=0 if state == "finished" else STOPPED_EXIT,
-        seconds=time.time() - began,
+        exit=exit_code if state == "finished" else STOPPED_EXIT,
+        seconds=time.monotonic() - began,
+        message=message if fault is None else fault.what,
+        problems=faulty,
     )
 
 
-def _ended_early(folder: RunFolder, control: Control, emit: Emit, began: float) -> Ended:
+def _not_there(error: DataError, saved: int, folder: RunFolder) -> DataError:
+    """A picture that training needs and that is not there, or is not what it was."""
+    kept = f"The state of step {saved} is saved. " if saved else ""
+    go_on = f"{kept}Put it back as it was, then go on with `lyctui resume {folder.name}`."
+    return DataError(*(replace(problem, remedy=go_on) for problem in error.problems))
+
+
+def _ended_early(
+    folder: RunFolder, control: Control, emit: Emit, step: int, seconds: float
+) -> Ended:
     for request in control.take():
-        emit(Acknowledged(request))
-    seconds = time.time() - began
+        emit(Acknowledged(request, step))
     return Ended(
         state="stopped",
         run=str(folder.path),
         files=(),
-        steps=0,
+        steps=step,
         exit=STOPPED_EXIT,
         seconds=seconds,
     )
@@ -282,6 +334,7 @@ def _painter(
                 max_tokens=recipe.model.max_tokens,
                 on_picture=lambda done: progress("scoring", done, len(prompts)),
                 at_timestep=lambda timestep: network.at_timesteps(timestep.reshape(1)),
+                spare=training.resting,
             )
         network.at_timesteps(None)
         training.model.park(*training.resting)
@@ -290,7 +343,7 @@ def _painter(
     return paint_prompts
 
 
-def _device_memory(recipe: Recipe) -> Problem:
+def _device_memory(recipe: Recipe, where: str) -> Problem:
     steps = []
     if not recipe.train.checkpointing:
         steps.append("switch train.checkpointing on")
@@ -300,6 +353,6 @@ def _device_memory(recipe: Recipe) -> Problem:
         steps.append("set optim.te_lr to 0")
     steps.append("lower data.resolution")
     return Problem(
-        "The GPU ran out of memory.",
+        f"The {where} ran out of memory.",
         remedy=f"To save memory, in this order: {'; '.join(steps)}. Then start again.",
     )

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
+from engine.event_values import fitting
+
 VERSION = 1
 
 State = Literal["starting", "running", "paused", "finished", "stopped", "failed"]
@@ -161,7 +163,9 @@ class Proved(Event):
     step: int
     good: bool
     findings: tuple[str, ...]
-    """What was looked at and what came out, one line each."""
+    """What was looked at and is as it has to be, one line each."""
+    faults: tuple[str, ...] = ()
+    """What is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,8 +232,10 @@ def to_dict(event: Event) -> dict[str, Any]:
 
 
 def from_dict(data: dict[str, Any]) -> Event | None:
-    """Exact inverse of `to_dict`; None for events of a later version."""
+    """Exact inverse of `to_dict`; None for events of a later version and for values of a wrong kind."""
     label = data.get("event", "")
+    if not isinstance(label, str):
+        return None
     kind = Ended if label in ("finished", "stopped", "failed") else EVENTS.get(label)
     if kind is None:
         return None
@@ -239,7 +245,7 @@ def from_dict(data: dict[str, Any]) -> Event | None:
         for name, value in data.items()
         if name in known
     }
-    return kind(**values)
+    return kind(**values) if fitting(kind, values) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +296,8 @@ class Snapshot:
     vram_total_bytes: int | None = None
     started_at: float | None = None
     ended_at: float | None = None
+    started_clock: float | None = None
+    """`started_at` on the clock of this machine that is never set."""
     remaining_seconds: tuple[float, float] | None = None
     """Low and high; the two meet as steps become regular."""
     last_saved_step: int = 0
@@ -309,10 +317,14 @@ class Snapshot:
 
     @property
     def elapsed_seconds(self) -> float:
-        """Seconds since this process took the run."""
+        """Seconds since this process took the run; a clock that is set meanwhile changes nothing."""
+        if self.end is not None and self.end.seconds:
+            return self.end.seconds
         if self.started_at is None:
             return 0.0
-        return (self.ended_at or time.time()) - self.started_at
+        if self.ended_at is not None or self.started_clock is None:
+            return max(0.0, (self.ended_at or time.time()) - self.started_at)
+        return time.monotonic() - self.started_clock
 
 
 class Reducer:
@@ -414,6 +426,8 @@ class Reducer:
             device=event.device,
             vram_total_bytes=event.vram_total_bytes,
             started_at=event.time,
+            # A watcher may have come later than the start, by the clocks as they are now.
+            started_clock=time.monotonic() - max(0.0, time.time() - event.time),
             ended_at=None,
             end=None,
             notes=event.notes,

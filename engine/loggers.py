@@ -300,6 +300,7 @@ def wandb_tracker(folder: RunFolder, project: str, recipe_text: str) -> Tracker:
                 disable_git=True,
                 disable_code=True,
                 x_disable_meta=True,
+                x_disable_stats=True,
                 x_save_requirements=False,
             ),
         )

@@ -22,6 +22,7 @@ from engine.models.attention import attention_problems
 from engine.models.detect import ModelFacts, inspect_model, settle_choice
 from engine.models.vae_facts import vae_problems
 from engine.networks.consumers import TITLES, Consumer, Verdict
+from engine.planning.disk import check_disks, disk_at
 from engine.planning.doubts import prediction_problems
 from engine.planning.facts import Facts
 from engine.planning.family import how_told, prediction_notice
@@ -216,6 +217,7 @@ def gather(
         survey=found,
         adamw8bit_works=adamw8bit_works,
         taken_names=frozenset(_names_in(folder.expanduser())),
+        disk_at=disk_at,
     )
 
 
@@ -243,6 +245,7 @@ def plan_filled(filled: Filled, facts: Facts) -> Plan:
     sizes = run_sizes(recipe, facts, filled.device, [each.placement for each in every], trained)
     _, rounding = settle(bucket_rules(recipe.data))
     assumed = prediction_notice(facts.model, recipe.model)
+    no_room, tight = _disks(recipe, sizes, facts)
     survey_findings = facts.survey.findings if facts.survey is not None else ()
     return Plan(
         filled=filled,
@@ -260,6 +263,7 @@ def plan_filled(filled: Filled, facts: Facts) -> Plan:
             *filter(None, [assumed]),
             *rounding,
             *cache_notices(recipe.data),
+            *tight,
             *notices_of(filled, facts, order, per_epoch, sizes),
         ),
         problems=(
@@ -270,10 +274,17 @@ def plan_filled(filled: Filled, facts: Facts) -> Plan:
             *start_problems(recipe, None if facts.model is None else facts.model.family),
             *prediction_problems(recipe, facts),
             *attention_problems(recipe.train.attention),
+            *no_room,
         ),
         model_problems=_model_problems(recipe, facts),
         base=facts.model,
     )
+
+
+def _disks(recipe: Recipe, sizes: RunSizes, facts: Facts) -> tuple[list[Problem], list[str]]:
+    if facts.disk_at is None:
+        return [], []
+    return check_disks(recipe, sizes.disk, facts.disk_at)
 
 
 def _base(model: ModelFacts | None) -> dict[str, Any] | None:

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 from engine.errors import Problem, RecipeError
 from engine.inert import inert
 from engine.prompts import FLAG, Prompt, prompt_of, read_lines
+from engine.regular import open_regular
+from engine.toml_text import parse_toml
 
 SETTING = "sample.prompts_file"
 KEYS = {
@@ -56,7 +57,7 @@ def read_prompt_file(path: Path) -> Read:
         remedy = "Give a .txt, .json or .toml file."
         return [], [_problem(path, "", "This kind of file holds no prompts.", remedy)]
     try:
-        with path.expanduser().open("rb") as file:
+        with open_regular(path.expanduser()) as file:
             data = file.read(LARGEST_BYTES + 1)
         if len(data) > LARGEST_BYTES:
             raise ValueError("it is larger than a list of prompts can be")
@@ -82,7 +83,7 @@ def _json(path: Path, text: str) -> Read:
 
 
 def _toml(path: Path, text: str) -> Read:
-    data = tomllib.loads(text)
+    data = parse_toml(text)
     if isinstance(data.get("prompts"), list):
         return _entries(path, data["prompts"])
     shared = data.get("prompt")

@@ -8,10 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import shutil
-import socket
-import struct
 import threading
 import time
 import traceback
@@ -20,10 +17,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from engine.control import REQUESTS, Control
+from engine.control import Control
 from engine.errors import EngineError, Problem, RecipeError, RunError
-from engine.events import Ended, Event, Phase, Reducer, Scored, Snapshot, Warned, to_dict
-from engine.runs import START_PREFIX, Lock, RunFolder, default_cache_folder, short_socket_path
+from engine.events import Ended, Event, Phase, Reducer, Scored, Snapshot, Warned
+from engine.journal import EventLog, RunLog
+from engine.listener import Listener
+from engine.run_lock import Lock
+from engine.runs import START_PREFIX, RunFolder, default_cache_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -105,7 +105,7 @@ class Session:
                 self._on_event(event)
 
     def _run(self) -> None:
-        began = time.time()
+        began = time.monotonic()
         lock = Lock(self.folder)
         with RunLog(self.folder.log):
             try:
@@ -113,21 +113,26 @@ class Session:
             except EngineError as error:
                 self._fail_unlocked(error)
                 return
-            listener = Listener(self.folder, self.control, lock.beat)
             try:
-                if notice:
-                    self.emit(Warned(notice))
-                listener.start()
-                self._finish(self._train(), began)
-            except EngineError as error:
-                self._fail(error, began)
-            except MemoryError:
-                self._fail(_host_memory(), began)
-            except Exception as error:  # the run must end with words, whatever broke
-                self._fail(self._unexpected(error), began)
+                self._run_owned(lock, notice, began)
             finally:
-                listener.stop()
                 lock.release()
+
+    def _run_owned(self, lock: Lock, notice: str, began: float) -> None:
+        listener = Listener(self.folder, self.control, lock.beat)
+        try:
+            for words in (notice, listener.start()):
+                if words:
+                    self.emit(Warned(words))
+            self._finish(self._train(), began)
+        except EngineError as error:
+            self._fail(error, began)
+        except MemoryError:
+            self._fail(_host_memory(), began)
+        except Exception as error:  # the run must end with words, whatever broke
+            self._fail(self._unexpected(error), began)
+        finally:
+            listener.stop()
 
     def _train(self) -> Ended:
         from engine.conduct import conduct
@@ -148,13 +153,15 @@ class Session:
         self._ended = ended
         self.emit(ended)
         logging.getLogger("engine").info(
-            "%s after %.0f s at step %d", ended.state, time.time() - began, ended.steps
+            "%s after %.0f s at step %d", ended.state, time.monotonic() - began, ended.steps
         )
 
     def _fail(self, error: EngineError, began: float) -> None:
         logging.getLogger("engine").error("%s", error)
         self.error = error
-        self._ended = self._ended_failed(error, time.time() - began)
+        # Their frames hold the model and all that was trained, and the next run will need the room.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        self._ended = self._ended_failed(error, time.monotonic() - began)
         self.emit(self._ended)
 
     def _fail_unlocked(self, error: EngineError) -> None:
@@ -203,150 +210,6 @@ def _host_memory() -> EngineError:
     )
 
 
-class EventLog:
-    """Appends events to events.jsonl, one whole line each. A failing disk is told once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._told = False
-
-    def append(self, event: Event) -> str:
-        """Write one event; gives a warning the first time this fails, else ""."""
-        line = json.dumps(to_dict(event), ensure_ascii=False, default=str) + "\n"
-        try:
-            with self._path.open("ab") as file:
-                file.write(line.encode("utf-8", errors="surrogateescape"))
-        except OSError as error:
-            if self._told:
-                return ""
-            self._told = True
-            return f"Events cannot be written to {self._path}: {error.strerror}."
-        return ""
-
-
-class RunLog:
-    """Sends Python's log records and warnings of this process to run.log while the run lives."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._handler: logging.Handler = logging.NullHandler()
-
-    def __enter__(self) -> RunLog:
-        with contextlib.suppress(OSError):
-            self._handler = logging.FileHandler(self._path, encoding="utf-8", errors="replace")
-        self._handler.setFormatter(
-            logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        )
-        root = logging.getLogger()
-        root.addHandler(self._handler)
-        logging.getLogger("engine").setLevel(logging.INFO)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        logging.getLogger().removeHandler(self._handler)
-        self._handler.close()
-
-
-class Listener:
-    """Takes requests from other processes of the same user: a socket, and control files beside it."""
-
-    POLL_SECONDS = 1.0
-
-    def __init__(self, folder: RunFolder, control: Control, beat: Callable[[], None]) -> None:
-        self._folder = folder
-        self._control = control
-        self._beat = beat
-        self._stopping = threading.Event()
-        self._server: socket.socket | None = None
-        self._thread = threading.Thread(target=self._listen, name="control", daemon=True)
-
-    def start(self) -> None:
-        """Open the socket (0600) and the folder for control files (0700), and listen."""
-        self._folder.socket.unlink(missing_ok=True)
-        self._folder.requests.mkdir(mode=0o700, exist_ok=True)
-        try:
-            self._server = self._bind()
-        except OSError:
-            # Some network file systems refuse sockets: control files remain.
-            self._server = None
-        self._thread.start()
-
-    def _bind(self) -> socket.socket:
-        if not hasattr(socket, "AF_UNIX"):
-            raise OSError("no Unix sockets here")
-        server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
-        try:
-            with short_socket_path(self._folder.socket) as address:
-                server.bind(address)
-        except OSError:
-            server.close()
-            raise
-        finally:
-            os.umask(before)
-        server.listen(4)
-        server.settimeout(self.POLL_SECONDS)
-        return server
-
-    def stop(self) -> None:
-        """Close and remove both ways in."""
-        self._stopping.set()
-        if self._server is not None:
-            self._server.close()
-        if self._thread.is_alive():
-            self._thread.join(2 * self.POLL_SECONDS)
-        with contextlib.suppress(OSError):
-            self._folder.socket.unlink(missing_ok=True)
-            for path in self._folder.requests.iterdir():
-                path.unlink()
-            self._folder.requests.rmdir()
-
-    def _listen(self) -> None:
-        while not self._stopping.is_set():
-            self._beat()
-            self._read_files()
-            if self._server is None:
-                self._stopping.wait(self.POLL_SECONDS)
-                continue
-            try:
-                client, _ = self._server.accept()
-            except TimeoutError:
-                continue
-            except OSError:
-                return
-            with client, contextlib.suppress(OSError):
-                client.settimeout(1.0)
-                self._answer(client)
-
-    def _answer(self, client: socket.socket) -> None:
-        if not _same_user(client):
-            client.sendall(b"refused: another user\n")
-            return
-        word = client.recv(32).decode("ascii", errors="replace").strip()
-        client.sendall(self._ask(word).encode() + b"\n")
-
-    def _read_files(self) -> None:
-        with contextlib.suppress(OSError):
-            for path in self._folder.requests.iterdir():
-                if not hasattr(os, "getuid") or path.lstat().st_uid == os.getuid():
-                    self._ask(path.name)
-                path.unlink()
-
-    def _ask(self, word: str) -> str:
-        if word not in REQUESTS:
-            return "refused: not a request"
-        self._control.ask(word)  # type: ignore[arg-type]  # checked against the set of words above
-        return f"asked to {word}"
-
-
-def _same_user(client: socket.socket) -> bool:
-    if not hasattr(socket, "SO_PEERCRED"):
-        return True  # the socket's mode already keeps others out
-    size = struct.calcsize("3i")
-    _, user, _ = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return bool(user == os.getuid())
-
-
 KEPT_FILES = ("weights", "targets_file")
 """Files of the network section that a run keeps a copy of, so that a resume needs nothing outside."""
 
@@ -385,9 +248,11 @@ def create_run(recipe: Recipe, origins: dict[str, Any] | None = None) -> Path:
     stem = recipe.run.name or "run"
     folder = _free_folder(root, stem)
     _keep_files(recipe, folder)
-    write_text(RunFolder(folder).recipe, write_recipe(named_after(recipe, folder)))
+    text = write_recipe(named_after(recipe, folder))
+    write_text(RunFolder(folder).recipe, text, private=True)
     if origins:
-        write_text(RunFolder(folder).origins, json.dumps(origins, indent=1, default=str))
+        origins_text = json.dumps(origins, indent=1, default=str)
+        write_text(RunFolder(folder).origins, origins_text, private=True)
     return folder
 
 
@@ -428,8 +293,8 @@ def stored_recipe(folder: Path, changes: Sequence[str] = ()) -> Recipe:
     found = differences(before, after)
     refuse_forbidden(found)
     if found:
-        copy_new(paths.recipe, folder)
-        write_text(paths.recipe, write_recipe(after))
+        copy_new(paths.recipe, folder, private=True)
+        write_text(paths.recipe, write_recipe(after), private=True)
     return after
 
 

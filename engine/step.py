@@ -1,11 +1,10 @@
 """One optimizer step: the mean loss over all samples of its batches, clipped, into the weights.
 
-Shape letters: B samples.
+Shape letters: N samples of the step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,18 +12,22 @@ import torch
 from torch import Tensor
 
 from engine.assemble import Training
-from engine.batch_loss import batch_loss
 from engine.checkpoint.state import Place
-from engine.errors import Problem, TrainingError
+from engine.gradients import step_gradients
+from engine.guard import LEAST_SCALE, MOST_BACKOFFS, UpdateCutShort
+from engine.memory import is_out_of_memory
 from engine.optim.optimizers import set_rates, told_rates
 
 if TYPE_CHECKING:
-    from engine.data.order import BatchPlan, StepPlan
+    from engine.data.order import StepPlan
 
 
 @dataclass(slots=True)
 class PendingStep:
-    """A step whose loss may still be on the device."""
+    """A step whose numbers may still be on the device.
+
+    A loss or norm that is not finite is the flag that says so: nothing of it has reached the weights.
+    """
 
     step: int
     epoch: int
@@ -32,63 +35,117 @@ class PendingStep:
     grad_norm: Tensor
     lr: dict[str, float]
     samples: int
+    plain_N: Tensor
+    """Loss of each sample without any weight."""
+    timesteps_N: Tensor
     scaled: Tensor | None = None
     """How many layers max-norm scaled back, on the device too."""
+    skipped: int | None = None
+    """Updates that the fp16 loss scaler has left out so far; None without one."""
+    backoffs: int = 0
+    """How many of them one after the other, this step the last."""
+    scale: float | None = None
+    """Of the fp16 loss scaler, where it has left this step's update out."""
+    rows: int | None = None
+    """Samples that a pass holds at most since memory ran short."""
+
+    @property
+    def scaler_lost(self) -> bool:
+        """Whether the loss scaler has backed off further than is normal."""
+        return self.scale is not None and (
+            self.backoffs >= MOST_BACKOFFS or self.scale < LEAST_SCALE
+        )
 
 
 def train_step(training: Training, plan: StepPlan, place: Place) -> PendingStep:
-    """One optimizer step: the loss is the mean over all samples of all its batches."""
-    samples = sum(len(batch_plan.items) for batch_plan in plan.batches)
+    """One optimizer step: the loss is the mean over all samples of all its batches.
+
+    Raises OutOfMemory where not even a single sample fits, with the weights as they were, and
+    UpdateCutShort where memory ran short while they were changed.
+    """
     training.reach(place.step)
     due = {
         part: rate * training.guard.rate_factor * training.curve.factor(place.step - 1, rate)
         for part, rate in training.rates.items()
     }
     scheduled = set_rates(training.optimizer, due)
-    training.weights.zero_grad()
-    total = torch.zeros((), device=training.device)
-    first = 0
-    for number, batch_plan in enumerate(plan.batches):
-        training.network.begin(
-            step=place.step, batch=number, first_sample=first, samples=len(batch_plan.items)
+    found = step_gradients(training, plan, place)
+    try:
+        grad_norm, scale = _update(training, found.loss, place)
+        scaled = _limit_and_average(training, place.step)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    else:
+        scaler_on = training.scaler.is_enabled()
+        return PendingStep(
+            place.step,
+            place.epoch,
+            found.loss,
+            grad_norm,
+            told_rates(training.optimizer, scheduled),
+            plan.samples,
+            found.plain_N,
+            found.timesteps_N,
+            scaled,
+            skipped=training.guard.skipped_steps if scaler_on else None,
+            backoffs=training.guard.backoffs,
+            scale=scale,
+            rows=training.guard.rows,
         )
-        batch = training.loader.batch(
-            batch_plan, epoch=place.epoch, step=place.step, first_sample=first
-        )
-        loss_B = batch_loss(training, batch, place.step, first)
-        loss = loss_B.sum() / samples
-        # What an algorithm asks of its factors counts once a step, however many batches it has.
-        asked = training.network.penalty() if number == 0 else None
-        whole = loss if asked is None else loss + asked
-        training.scaler.scale(whole).backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-        first += len(batch_plan.items)
-    # Not before backward, which may repeat the pass; what comes next stands at other timesteps.
-    training.network.at_timesteps(None)
-    grad_norm = _update(training, total, plan, place)
-    scaled = _limit_and_average(training, place.step)
-    lr = told_rates(training.optimizer, scheduled)
-    return PendingStep(place.step, place.epoch, total, grad_norm, lr, samples, scaled)
+    # Out here the error and all that its frames hold are gone.
+    raise UpdateCutShort(place.step)
 
 
-def _update(training: Training, loss: Tensor, plan: StepPlan, place: Place) -> Tensor:
-    """Clip and step. A loss or gradient that is not finite never reaches the weights."""
+def _update(training: Training, loss: Tensor, place: Place) -> tuple[Tensor, float | None]:
+    """Clip and step; gives the norm, and the loss scaler's scale where it left the update out.
+
+    A loss or gradient that is not finite never reaches the weights. On a GPU the host does not wait to
+    see it: zeros take the gradient's place, and what the step does without it (decay, momentum) goes
+    when the run is rolled back. Where the host waits anyway, there is no step at all.
+    """
     scaler, optimizer, weights = training.scaler, training.optimizer, training.weights
     weights.gather()
     scaler.unscale_(optimizer)
     limit = training.max_grad_norm if training.max_grad_norm > 0 else float("inf")
     grad_norm = torch.nn.utils.clip_grad_norm_(weights.parameters, limit)
-    finite = bool(torch.isfinite(grad_norm) & torch.isfinite(loss))
-    if not finite and (not scaler.is_enabled() or not bool(torch.isfinite(loss))):
-        weights.release()
-        raise TrainingError(_not_finite(training, plan.batches, place))
-    scaler.step(optimizer)
-    scaler.update()
+    if scaler.is_enabled():
+        if not bool(torch.isfinite(loss)):
+            weights.release()
+            return grad_norm, None
+        scaler.step(optimizer)
+        scaler.update()
+    elif waits_for_numbers(training.device):
+        if not bool(torch.isfinite(loss) & torch.isfinite(grad_norm)):
+            weights.release()
+            return grad_norm, None
+        optimizer.step()
+    else:
+        wrong = ~(torch.isfinite(loss) & torch.isfinite(grad_norm))
+        for parameter in weights.parameters:
+            assert parameter.grad is not None
+            parameter.grad.masked_fill_(wrong, 0.0)
+        optimizer.step()
     weights.settle(training.seed, place.step)
-    if not finite:
-        # The fp16 scaler's normal back-off: it left the weights alone and halved its scale.
-        training.guard.skipped_steps += 1
-    return grad_norm
+    return grad_norm, _backed_off(training, grad_norm)
+
+
+def waits_for_numbers(device: torch.device) -> bool:
+    """Whether the numbers of a step are there as soon as it is computed."""
+    return device.type == "cpu"
+
+
+def _backed_off(training: Training, grad_norm: Tensor) -> float | None:
+    """Count what the fp16 loss scaler left out: it has halved its scale, to begin with a normal thing."""
+    scaler, guard = training.scaler, training.guard
+    if not scaler.is_enabled():
+        return None
+    if bool(torch.isfinite(grad_norm)):
+        guard.backoffs = 0
+        return None
+    guard.skipped_steps += 1
+    guard.backoffs += 1
+    return float(scaler.get_scale())
 
 
 def _limit_and_average(training: Training, step: int) -> Tensor | None:
@@ -101,12 +158,3 @@ def _limit_and_average(training: Training, step: int) -> Tensor | None:
         # The average of a part that has stopped still moves towards what that part has become.
         training.averages.apply(lambda: training.network.apply_max_norm(limit, training.rates))
     return scaled
-
-
-def _not_finite(training: Training, batches: Sequence[BatchPlan], place: Place) -> Problem:
-    names = [training.picture_name(item) for batch in batches for item in batch.items]
-    return Problem(
-        f"The loss of step {place.step} is not a number; the weights were left as they were.",
-        where=", ".join(names[:8]),
-        remedy="Lower optim.lr, or set train.precision to bf16 or no, then resume.",
-    )

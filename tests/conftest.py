@@ -7,6 +7,10 @@ from typing import Any, NoReturn
 
 import pytest
 
+from tests.faults.table import pytest_addoption as pytest_addoption
+from tests.faults.table import pytest_collection_modifyitems as pytest_collection_modifyitems
+from tests.faults.table import pytest_terminal_summary as pytest_terminal_summary
+
 LOCAL_FAMILIES = frozenset(
     family for name in ("AF_UNIX", "AF_NETLINK") if (family := getattr(socket, name, None))
 )

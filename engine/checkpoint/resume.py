@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from engine.checkpoint.state import Identity, Place, State, list_states, read_newest
+from engine.checkpoint.folders import step_of
+from engine.checkpoint.same_optimizer import not_of_this_run, refuse_other_optimizer
+from engine.checkpoint.state import Identity, Place, State, list_states, mend, read_newest
 from engine.errors import Problem, RunError
+from engine.inert import inert
+from engine.memory import is_out_of_memory
 from engine.optim.named import NamedOptimizer, parts_of
-from engine.runs import RunFolder
+from engine.runs import RunFolder, has_finished
 from engine.settings import Recipe
 
 MAY_CHANGE = (
@@ -21,6 +25,7 @@ MAY_CHANGE = (
     "train.device",
     "train.threads",
     "train.rollbacks",
+    "train.spike_limit",
     "sample.",
     "save.",
     "data.workers",
@@ -118,16 +123,29 @@ class Lineage:
 
 
 def restore(
-    folder: RunFolder, training: Restorable, identity: Identity, *, from_step: int | None
+    folder: RunFolder,
+    training: Restorable,
+    identity: Identity,
+    *,
+    from_step: int | None,
+    changed_data: Sequence[Problem] = (),
 ) -> tuple[Place, Lineage]:
-    """Put the newest good state (or the one of `from_step`) into `training`."""
+    """Put the newest good state (or the one of `from_step`) into `training`.
+
+    `changed_data` says what differs in the pictures, where that is known.
+    """
+    mended = mend(folder.states)
     if from_step is None and not list_states(folder.states):
         note = "fresh: nothing was saved yet, so the run begins at its first step again"
-        return Place(), Lineage(hops=(hop(folder.name, 0, note),), notes=(note,))
-    state, warnings = read_newest(folder.states, step=from_step)
-    _check_identity(state.identity, identity, folder)
+        hops = (hop(folder.name, 0, note),)
+        return Place(), Lineage(hops=hops, notes=(note,), warnings=tuple(mended))
+    state, skipped = read_newest(folder.states, step=from_step)
+    warnings = (*mended, *skipped, *_left(folder, from_step))
+    _check_identity(state.identity, identity, folder, changed_data)
     place = state.place
-    if place.step >= training.total_steps:
+    # A process that died after its last step may still owe pictures, and the proof of its file.
+    done = folder.final.is_file() and has_finished(folder)
+    if place.step > training.total_steps or (place.step == training.total_steps and done):
         raise RunError(
             Problem(
                 f"The run is finished: {place.step} of {training.total_steps} steps are done.",
@@ -148,8 +166,35 @@ def restore(
     )
 
 
+def _left(folder: RunFolder, from_step: int | None) -> list[str]:
+    """What becomes of the states after the one that was asked for."""
+    if from_step is None:
+        return []
+    later = [str(at) for path in list_states(folder.states) if (at := step_of(path)) > from_step]
+    if not later:
+        return []
+    return [
+        f"The run goes on from step {from_step} as asked: states of later steps"
+        f" ({', '.join(later)}) go when it next saves its own."
+    ]
+
+
 def put_back(training: Restorable, state: State) -> None:
-    """Make a freshly assembled training what it was when `state` was taken."""
+    """Make a freshly assembled training what it was when `state` was taken.
+
+    Raises RunError or NetworkFileError where the state is of another network or optimizer.
+    """
+    refuse_other_optimizer(training.optimizer, state)
+    try:
+        _put_back(training, state)
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        told = inert(str(error).partition("\n")[0])
+        raise RunError(not_of_this_run(state, f"{type(error).__name__}: {told}")) from error
+
+
+def _put_back(training: Restorable, state: State) -> None:
     training.network.load_training_state(state.network)
     # Text encoders that had left stay out, also where more epochs move the step at which they do.
     training.stop_parts(parts_of(training.optimizer.state_dict()) - parts_of(state.optimizer))
@@ -173,7 +218,9 @@ def _for_device(state: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check_identity(then: Identity, now: Identity, folder: RunFolder) -> None:
+def _check_identity(
+    then: Identity, now: Identity, folder: RunFolder, changed_data: Sequence[Problem]
+) -> None:
     problems = []
     if then.base_sha256 != now.base_sha256:
         problems.append(
@@ -194,7 +241,9 @@ def _check_identity(then: Identity, now: Identity, folder: RunFolder) -> None:
                 remedy="Put the old file back, or start a new run with `lyctui resume FILE`.",
             )
         )
-    if then.data_fingerprint != now.data_fingerprint:
+    if then.data_fingerprint != now.data_fingerprint and changed_data:
+        problems += changed_data
+    elif then.data_fingerprint != now.data_fingerprint:
         problems.append(
             Problem(
                 "Pictures or captions have changed since this run began.",

@@ -6,30 +6,72 @@ state/step-00000120/
     averaged.safetensors    averaged weights in fp32, where they are kept beside training
     state.json              step, epoch, place in the epoch, optimizer numbers, what it belongs to
     manifest.json           size and sha256 of each file, written last
+
+It tells of its owner and is for the owner alone (engine.checkpoint.atomic).
 """
 
 from __future__ import annotations
 
+import errno
 import json
-import math
 import platform
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
-from engine.checkpoint.atomic import file_sha256, new_folder
+from engine.checkpoint.atomic import new_folder, sync_folder
+from engine.checkpoint.folders import (
+    AVERAGED,
+    FORMAT,
+    MANIFEST,
+    NETWORK,
+    NUMBERS,
+    OPTIMIZER,
+    damage,
+    fault_of,
+    folder_of,
+    list_states,
+    mend,
+    newest_step,
+    note_sound,
+    prune,
+    step_of,
+    unlike,
+)
+from engine.checkpoint.tensors import Written, read_tensors, write_chunks, write_tensors
+from engine.checkpoint.tree import join, split
 from engine.errors import Problem, RunError
 
-PREFIX = "step-"
-FORMAT = 1
-AVERAGED = "averaged.safetensors"
+__all__ = [
+    "Identity",
+    "Place",
+    "State",
+    "damage",
+    "list_states",
+    "mend",
+    "newest_step",
+    "read_newest",
+    "state_bytes",
+    "this_machine",
+    "write_state",
+]
+
+UNREADABLE = (
+    OSError,
+    SafetensorError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+"""What files bring about that have the right hashes and are yet no state of ours."""
 LIBRARIES = ("torch", "diffusers", "transformers", "bitsandbytes", "pytorch-optimizer", "Pillow")
 
 
@@ -83,170 +125,134 @@ class State:
     """Averaged weights, where they are kept beside training."""
     guard: dict[str, Any] = field(default_factory=dict)
     """What was learnt of numbers and memory going wrong (engine.guard); empty in older states."""
+    kind: str = ""
+    """Class of the optimizer; empty in older states."""
 
 
 def write_state(folder: Path, state: State, *, keep: int) -> Path:
-    """Write a state below `folder`, then remove the oldest beyond `keep`. Gives the state's folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{PREFIX}{state.place.step:08d}"
-    tensors, numbers = _split(state.optimizer)
+    """Write a state below `folder`, read it back, then remove those older than the last `keep` good ones.
+
+    Gives the state's folder. Raises OSError where it cannot be written or is not what was written; those
+    before it stay then.
+    """
+    folder.mkdir(mode=0o700, exist_ok=True)
+    mend(folder)
+    target = folder_of(folder, state.place.step)
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise FileExistsError(errno.EEXIST, "something else has the state's name", str(target))
     with new_folder(target) as temporary:
-        save_file(_detached(state.network), temporary / "network.safetensors")
-        save_file(_detached(tensors), temporary / "optimizer.safetensors")
-        if state.averaged:
-            save_file(_detached(state.averaged), temporary / AVERAGED)
-        body = {
-            "format": FORMAT,
-            "place": asdict(state.place),
-            "identity": asdict(state.identity),
-            "optimizer": numbers,
-            "scaler": state.scaler,
-            "session": state.session,
-            "guard": state.guard,
-        }
-        (temporary / "state.json").write_text(json.dumps(body, indent=1), encoding="utf-8")
-        manifest = {
-            path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-            for path in sorted(temporary.iterdir())
-        }
-        (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    for old in list_states(folder)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+        _write_files(temporary, state)
+    note_sound(target)
+    prune(folder, target, keep=keep)
     return target
+
+
+def _write_files(folder: Path, state: State) -> None:
+    tensors, numbers = split(state.optimizer)
+    files = {
+        NETWORK: write_tensors(folder / NETWORK, state.network),
+        OPTIMIZER: write_tensors(folder / OPTIMIZER, tensors),
+    }
+    if state.averaged:
+        files[AVERAGED] = write_tensors(folder / AVERAGED, state.averaged)
+    body = {
+        "format": FORMAT,
+        "files": sorted(files),
+        "place": asdict(state.place),
+        "identity": asdict(state.identity),
+        "kind": state.kind,
+        "optimizer": numbers,
+        "scaler": state.scaler,
+        "session": state.session,
+        "guard": state.guard,
+    }
+    files[NUMBERS] = _write_json(folder / NUMBERS, body)
+    # On the disk before the manifest says so.
+    sync_folder(folder)
+    manifest = {name: asdict(each) for name, each in sorted(files.items())}
+    files[MANIFEST] = _write_json(folder / MANIFEST, manifest)
+    wrong = unlike(folder, files)
+    if wrong:
+        raise OSError(errno.EIO, f"read again, {wrong}", str(folder))
+
+
+def _write_json(path: Path, body: Mapping[str, Any]) -> Written:
+    return write_chunks(path, [memoryview(json.dumps(body, indent=1).encode())])
 
 
 def state_bytes(state: State) -> int:
     """Size of a state before it is written, within a few kilobytes."""
-    tensors, _ = _split(state.optimizer)
+    tensors, numbers = split(state.optimizer)
     parts = (state.network, tensors, state.averaged)
-    return sum(item.nbytes for part in parts for item in part.values()) + 1_000_000
-
-
-def list_states(folder: Path) -> list[Path]:
-    """State folders, the oldest first. Half-written ones have another name and are not listed."""
-    try:
-        return sorted(path for path in folder.iterdir() if path.name.startswith(PREFIX))
-    except OSError:
-        return []
+    names = sum(len(name) + 200 for part in parts for name in part)
+    told = len(json.dumps(numbers, indent=1)) + len(state.identity.recipe) + 100_000
+    return sum(item.nbytes for part in parts for item in part.values()) + names + told
 
 
 def read_newest(folder: Path, *, step: int | None = None) -> tuple[State, list[str]]:
     """The newest state that passes its checksums (or the one of `step`), and what was skipped and why."""
     states = list_states(folder)
     if step is not None:
-        states = [path for path in states if path.name == f"{PREFIX}{step:08d}"]
+        states = [path for path in states if step_of(path) == step]
         if not states:
-            have = ", ".join(str(int(path.name[len(PREFIX) :])) for path in list_states(folder))
             raise RunError(
                 Problem(
                     f"There is no saved state of step {step}.",
                     where=str(folder),
-                    remedy=f"Saved are: {have}." if have else "None is saved.",
+                    remedy=_saved(folder),
                 )
             )
     skipped: list[str] = []
     for path in reversed(states):
-        fault = damage(path)
+        fault = fault_of(path)
         if not fault:
             try:
                 return _read(path), skipped
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                fault = f"it cannot be read ({type(error).__name__})"
-        skipped.append(f"The state {path.name} is damaged and was passed over: {fault}.")
-    raise RunError(
-        Problem(
-            "No saved state can be read." if skipped else "No state was saved yet.",
-            where=str(folder),
-            remedy=" ".join(skipped) or "Start the run again with `lyctui train`.",
-        )
-    )
+            except UNREADABLE as error:
+                fault = f"is damaged: it cannot be read ({type(error).__name__})"
+        skipped.append(f"The state {path.name} was passed over: it {fault}.")
+    if not skipped:
+        what, remedy = "No state was saved yet.", "Start the run again with `lyctui train`."
+    elif step is not None:
+        what, remedy = f"The state of step {step} cannot be read.", f"{skipped[0]} {_saved(folder)}"
+    else:
+        what, remedy = "No saved state can be read.", " ".join(skipped)
+    raise RunError(Problem(what, where=str(folder), remedy=remedy))
 
 
-def damage(path: Path) -> str:
-    """What is wrong with a state folder, or ""."""
-    try:
-        manifest = json.loads((path / "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return "its manifest is missing or broken"
-    for name, facts in manifest.items():
-        file = path / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if file.stat().st_size != facts["bytes"]:
-            return f"{name} has another size than when it was written"
-        if file_sha256(file) != facts["sha256"]:
-            return f"{name} has changed since it was written"
-    return ""
+def _saved(folder: Path) -> str:
+    have = ", ".join(str(step_of(path)) for path in list_states(folder))
+    return f"Saved are: {have}." if have else "None is saved."
 
 
 def _read(path: Path) -> State:
-    body = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    if body["format"] != FORMAT:
-        raise ValueError(f"format {body['format']}")
-    return State(
+    body = _migrated(json.loads((path / NUMBERS).read_text(encoding="utf-8")))
+    averaged = path / AVERAGED
+    found = State(
         place=Place(**body["place"]),
         identity=Identity(**body["identity"]),
-        network=load_file(path / "network.safetensors"),
-        optimizer=_join(load_file(path / "optimizer.safetensors"), body["optimizer"]),
+        network=read_tensors(path / NETWORK),
+        optimizer=join(read_tensors(path / OPTIMIZER), body["optimizer"]),
         scaler=body["scaler"],
         session=body["session"],
-        guard=body.get("guard", {}),
-        averaged=load_file(path / AVERAGED) if (path / AVERAGED).is_file() else {},
+        guard=body["guard"],
+        averaged=read_tensors(averaged) if averaged.is_file() else {},
+        kind=body["kind"],
     )
+    note_sound(path)
+    return found
 
 
-def _detached(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+def _migrated(body: dict[str, Any]) -> dict[str, Any]:
+    """A state of any format that we wrote, as one of the present format."""
+    for form in range(body["format"], FORMAT):
+        body = MIGRATIONS[form](body)
+    return body
 
 
-_TENSOR = "\x00tensor"
+def _from_1(body: dict[str, Any]) -> dict[str, Any]:
+    return {"guard": {}, "kind": "", **body, "format": 2}
 
 
-def _split(tree: Any) -> tuple[dict[str, Tensor], Any]:
-    """An optimizer's state_dict as tensors for safetensors and a JSON tree that refers to them."""
-    tensors: dict[str, Tensor] = {}
-
-    def walk(node: Any, name: str) -> Any:
-        match node:
-            case Tensor():
-                # clone: safetensors refuses tensors that share memory (8-bit maps do)
-                tensors[name] = node.detach().clone()
-                return {_TENSOR: name}
-            case dict():
-                # JSON turns integer keys into text; the list of pairs keeps them.
-                return {
-                    "pairs": [[key, walk(value, f"{name}/{key}")] for key, value in node.items()]
-                }
-            case list():
-                return {
-                    "list": [walk(value, f"{name}/{index}") for index, value in enumerate(node)]
-                }
-            case tuple():
-                return {
-                    "tuple": [walk(value, f"{name}/{index}") for index, value in enumerate(node)]
-                }
-            case float() if not math.isfinite(node):
-                return {"float": repr(node)}
-            case None | bool() | int() | float() | str():
-                return node
-        raise TypeError(f"{name} of the optimizer's state is a {type(node).__name__}")
-
-    return tensors, walk(tree, "")
-
-
-def _join(tensors: Mapping[str, Tensor], node: Any) -> Any:
-    """Exact inverse of `_split`."""
-    if not isinstance(node, dict):
-        return node
-    ((kind, body),) = node.items()
-    match kind:
-        case "pairs":
-            return {key: _join(tensors, value) for key, value in body}
-        case "list":
-            return [_join(tensors, value) for value in body]
-        case "tuple":
-            return tuple(_join(tensors, value) for value in body)
-        case "float":
-            return float(body)
-        case _:
-            return tensors[body]
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: _from_1}
+"""What makes a state of the format after it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,7 @@ from torch import Tensor
 from engine.errors import NetworkFileError, Problem
 from engine.networks.headers import broken, read_header
 from engine.networks.names import inert
+from engine.writing import temporary_beside, write_synced
 
 LEGACY_START, LEGACY_BYTES = 0x100000, 0x10000
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
@@ -59,15 +61,18 @@ def read_network(path: Path) -> NetworkFile:
 
 
 def write_network(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write a network file: temporary name, fsync, rename. Hashes are added to the metadata."""
+    """Write a network file: temporary name, fsync, read again, rename. Hashes are added to the metadata.
+
+    Raises OSError where the disk takes it not, or not as it was written; a file of that name stays then.
+    """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     body = save(plain, metadata=dict(metadata) | network_hashes(plain, metadata))
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = temporary_beside(path)
     try:
-        with temporary.open("wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
+        write_synced(temporary, [body])
+        # Before it takes the name of the one that may be there.
+        if hashlib.sha256(temporary.read_bytes()).digest() != hashlib.sha256(body).digest():
+            raise OSError(errno.EIO, "the file is not what was written", str(path))
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

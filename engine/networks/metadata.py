@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from engine.errors import NetworkFileError, Problem
+from engine.toml_text import parse_toml
 
 Plain = str | int | float | bool | None
 Mode = Literal["full", "private", "minimal"]
@@ -114,8 +115,8 @@ def recipe_in(metadata: Mapping[str, str]) -> dict[str, Any]:
     """The recipe that a file of ours carries; empty where it carries none."""
     text = metadata.get("lyctui.recipe", "")
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        return parse_toml(text)
+    except tomllib.TOMLDecodeError as error:
         raise NetworkFileError(
             Problem(
                 "The recipe inside the file is not readable.",

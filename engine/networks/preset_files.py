@@ -27,6 +27,7 @@ from engine.networks.override_checks import PATH as OVERRIDES
 from engine.networks.override_checks import SIZES, bad_values, mistakes, sentence
 from engine.networks.overrides import Override
 from engine.networks.presets import Aim, Preset, nearest
+from engine.regular import open_regular
 from engine.settings.toml import loads
 
 MOST_BYTES = 1024 * 1024
@@ -59,7 +60,7 @@ def read_preset(path: Path) -> Preset:
 
 def _text_of(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             raw = file.read(MOST_BYTES + 1)
     except FileNotFoundError:
         what = "There is no such file of layers."

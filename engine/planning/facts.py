@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from engine.data.survey import Survey
     from engine.hardware import Hardware
     from engine.models.detect import ModelFacts
+    from engine.planning.disk import Disk
 
 
 def draw_seed() -> int:
@@ -28,4 +31,6 @@ class Facts:
     """Whether a real 8-bit step worked here; None where none was tried."""
     taken_names: frozenset[str] = frozenset()
     """Run names that exist already."""
+    disk_at: Callable[[Path], Disk | None] | None = None
+    """Tells of the disk of a folder; None where none is looked at."""
     drawn_seed: int = field(default_factory=draw_seed)

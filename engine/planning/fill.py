@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from engine.hardware import Device, choose_device
+from engine.inert import without_controls
 from engine.models.recognise import FAMILY_TITLES
 from engine.planning import proposals
 from engine.planning.base import base_size
@@ -201,8 +202,8 @@ def _run(filler: Filler) -> None:
 
 
 def safe_name(text: str) -> str:
-    """`text` as a file name: no separators, controls or leading dots."""
-    name = re.sub(r"[/\\:*?\"<>|\x00-\x1f\x7f\s]+", "_", text).strip("._")
+    """`text` as a file name: no separators, controls, marks that turn the text, or leading dots."""
+    name = re.sub(r"[/\\:*?\"<>|\s]+", "_", without_controls(text).replace("?", "_")).strip("._")
     return name[:60] or "run"
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from engine.data.buckets import Placement
 from engine.hardware import GIB, Device
 from engine.planning.base import BaseSize, base_size
+from engine.planning.disk import FP32_BYTES, DiskNeeds, disk_needs, network_files
 from engine.planning.facts import Facts
 from engine.planning.memory import MemoryEstimate, MemoryQuestion, estimate_memory, kept_by
 from engine.planning.network import NetworkSize, network_size
@@ -18,11 +19,6 @@ from engine.settings.network import asked
 
 LATENT_CHANNELS = 4
 LATENT_FACTOR = 8
-FP32_BYTES = 4
-STATE_COPIES = 3
-"""A state holds the weights and two moments of each, in fp32."""
-PICTURE_BYTES_PER_PIXEL = 1.6
-"""A PNG of a sample, roughly."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +32,19 @@ class RunSizes:
     """Network files that the run leaves behind."""
     cache_bytes: int
     """Latents of pictures that are encoded once."""
-    disk_bytes: int
-    """Everything the run writes, at its most."""
+    disk: DiskNeeds
+    """Everything the run writes, at its most, by where it goes."""
     trained_parameters: int | None
     memory: MemoryEstimate
     memory_free: int
     notices: tuple[str, ...] = ()
     text_cache_bytes: int = 0
     """Captions that are encoded once."""
+
+    @property
+    def disk_bytes(self) -> int:
+        """Everything the run writes, at its most."""
+        return self.disk.total
 
 
 def run_sizes(
@@ -58,12 +59,15 @@ def run_sizes(
     network = network_size(recipe, base)
     files = network_files(recipe, steps_per_epoch)
     cache = latent_bytes(recipe, placements)
-    disk = files * network.file_bytes
-    disk += recipe.save.keep_states * network.parameters * FP32_BYTES * STATE_COPIES
-    disk += cache if recipe.data.cache_latents == "disk" else 0
     text = text_cache_bytes(recipe, facts, base)
-    disk += text
-    disk += sample_bytes(recipe, steps_per_epoch)
+    disk = disk_needs(
+        recipe,
+        steps_per_epoch,
+        file_bytes=network.file_bytes,
+        parameters=network.parameters,
+        cache=text + (cache if recipe.data.cache_latents == "disk" else 0),
+        side=recipe.data.resolution or (base.resolution, base.resolution),
+    )
     memory = estimate_memory(_question(recipe, base, network))
     known = base.architecture is not None
     notices = list(network.notices)
@@ -83,24 +87,13 @@ def run_sizes(
         file_bytes=network.file_bytes if known else None,
         files=files,
         cache_bytes=cache,
-        disk_bytes=disk,
+        disk=disk,
         trained_parameters=network.parameters if known else None,
         memory=memory,
         memory_free=memory_free,
         notices=tuple(notices),
         text_cache_bytes=text,
     )
-
-
-def network_files(recipe: Recipe, steps_per_epoch: Sequence[int]) -> int:
-    """Network files that are left at the end: those kept on the way, and the final one."""
-    epochs, steps = len(steps_per_epoch), sum(steps_per_epoch)
-    save = recipe.save
-    on_the_way = epochs // save.every_epochs if save.every_epochs else 0
-    on_the_way += steps // save.every_steps if save.every_steps else 0
-    if save.keep_last is not None:
-        on_the_way = min(on_the_way, save.keep_last)
-    return on_the_way + 1
 
 
 def latent_bytes(recipe: Recipe, placements: Sequence[Placement | None]) -> int:
@@ -116,16 +109,6 @@ def caches_latents(recipe: Recipe) -> bool:
     """Whether pictures are encoded once: not where every draw changes them before."""
     data = recipe.data
     return data.cache_latents != "off" and not (data.random_crop or data.colour)
-
-
-def sample_bytes(recipe: Recipe, steps_per_epoch: Sequence[int]) -> int:
-    """Preview pictures of the whole run."""
-    sample = recipe.sample
-    times = 1 if sample.at_start else 0
-    times += len(steps_per_epoch) // sample.every_epochs if sample.every_epochs else 0
-    times += sum(steps_per_epoch) // sample.every_steps if sample.every_steps else 0
-    pixels = (sample.width or 512) * (sample.height or 512)
-    return int(times * len(sample.prompts) * pixels * PICTURE_BYTES_PER_PIXEL)
 
 
 def _question(recipe: Recipe, base: BaseSize, network: NetworkSize) -> MemoryQuestion:

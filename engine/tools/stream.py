@@ -73,11 +73,15 @@ class Planned:
 
 
 class TensorFile:
-    """A .safetensors file that is open; use as a context."""
+    """A .safetensors file that is open; use as a context.
+
+    What is read is of the file as it was when it was opened: one that was changed since is refused.
+    """
 
     def __init__(self, path: Path, fault: type[EngineError]) -> None:
         """Raises `fault` in words for a file that is cut off or lies."""
         try:
+            before = _stamp(path.stat())
             self.header: RawHeader = read_raw(path)
             self._file = path.open("rb")
         except HeaderFault as error:
@@ -89,6 +93,7 @@ class TensorFile:
             raise fault(Problem(what, where=str(path))) from error
         self.path = path
         self._fault = fault
+        self._before = before
 
     def __enter__(self) -> TensorFile:
         return self
@@ -115,6 +120,7 @@ class TensorFile:
         self._file.seek(entry.start)
         if self._file.readinto(raw) != len(raw):
             raise self._cut()
+        self._check()
         return torch.frombuffer(raw, dtype=DTYPES[entry.dtype]).view(entry.shape)
 
     def pieces(self, name: str) -> Iterator[bytes]:
@@ -127,11 +133,24 @@ class TensorFile:
             piece = self._file.read(min(CHUNK_BYTES, entry.end - place))
             if not piece:
                 raise self._cut()
+            self._check()
             place += len(piece)
             yield piece
 
+    def _check(self) -> None:
+        """Whoever replaces the file by another leaves this one whole; whoever overwrites it does not."""
+        if _stamp(os.fstat(self._file.fileno())) != self._before:
+            what = "The file was changed while it was read."
+            remedy = "Wait until it is whole, then start again."
+            raise self._fault(Problem(what, where=str(self.path), remedy=remedy))
+
     def _cut(self) -> EngineError:
         return self._fault(Problem("The file became shorter while it was read.", str(self.path)))
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    """Size, and time of the last change."""
+    return status.st_size, status.st_mtime_ns
 
 
 def as_bytes(tensor: Tensor) -> memoryview:

@@ -260,6 +260,10 @@ PROVEN: dict[str, dict[str, str]] = {
             "sample.prompts_file sample.sampler sample.negative sample.steps sample.guidance"
         ),
     },
+    "engine/test_rollback.py": {
+        "test_a_spike_is_rolled_back_unless_that_is_off": "train.spike_limit",
+        "test_it_gives_up_after_so_many_times_with_a_healthy_file": "train.rollbacks",
+    },
     "engine/test_saving.py": {
         "test_pictures_have_the_size_and_the_seed_that_are_set": (
             "sample.width sample.height sample.seed"

@@ -15,7 +15,7 @@ from engine.assemble_data import ReadData, build_loaders, read_data, text_source
 from engine.data.loader import Batch
 from engine.data.order import BatchPlan
 from engine.data.text import LiveText, TextCache
-from engine.errors import DataError
+from engine.errors import DataError, EnvironmentFault
 from engine.hardware import Hardware
 from engine.models.family import Conditioning
 from engine.plan import Facts, Plan, gather, plan
@@ -337,3 +337,55 @@ def test_captions_that_are_cut_are_findings_of_the_plan(tmp_path: Path) -> None:
         one for one in planned(tmp_path, folder=tmp_path).findings if one.check == "caption cut"
     ]
     assert finding.details == ("76 tokens, lost: cat",)
+
+
+# Memory going short -------------------------------------------------------------------------------
+
+
+def test_a_run_that_had_to_encode_pictures_alone_does_so_when_it_is_resumed(
+    folder: Path, tmp_path: Path
+) -> None:
+    recipe, fits = recipe_of(folder, vae_batch=3, cache_latents="disk"), {1}
+
+    def encode(pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(pixels_BCHW) not in fits:
+            raise torch.OutOfMemoryError("out of memory")
+        mean_BCHW, std_BCHW = vae(pixels_BCHW)
+        return mean_BCHW + 1e-6 * len(pixels_BCHW), std_BCHW  # As those of a real one may be.
+
+    def begun(run: str, cache: str) -> tuple[torch.Tensor, str]:
+        """Latents of the first batch, and what is told."""
+        model: Any = SimpleNamespace(encode_images=encode, vae_hash="v", inpaints=False)
+        found = read_data(recipe, lambda *_: None)
+        (tmp_path / run).mkdir(exist_ok=True)
+        loaders = build_loaders(
+            recipe, found, model, "p", tmp_path / cache, lambda *_: None, tmp_path / run
+        )
+        plan = found.order.epoch(1)[0].batches[0]
+        batch = loaders.training.batch(plan, epoch=1, step=1, first_sample=0)
+        return batch.latents_BCHW, " ".join(loaders.notices)
+
+    first, told = begun("short", "cache")
+    assert "3 pictures at once do not fit into memory" in told
+    fits |= {2, 3}
+    # Also where the cache is gone, and memory is there again.
+    for cache in ("cache", "another cache"):
+        resumed, told = begun("short", cache)
+        assert torch.equal(resumed, first)
+        assert "one at a time, as before: 3 did not fit" in told
+    other, told = begun("other", "cache")
+    assert not torch.equal(other, first) and "did not fit" not in told
+
+
+def test_a_run_that_cannot_note_it_does_not_begin(folder: Path, tmp_path: Path) -> None:
+    def encode(pixels_BCHW: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        if len(pixels_BCHW) > 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return vae(pixels_BCHW)
+
+    model: Any = SimpleNamespace(encode_images=encode, vae_hash="v", inpaints=False)
+    recipe = recipe_of(folder, vae_batch=3)
+    found = read_data(recipe, lambda *_: None)
+    gone = tmp_path / "gone" / "run"
+    with pytest.raises(EnvironmentFault, match=r"What a resume has to know.*data\.vae_batch"):
+        build_loaders(recipe, found, model, "p", tmp_path, lambda *_: None, gone)

@@ -58,7 +58,7 @@ def losses(
     batch = batch or first_batch(training)
     training.network.begin(step=STEP, batch=0, first_sample=first, samples=len(batch.captions))
     with torch.no_grad():
-        return batch_loss(training, batch, STEP, first)
+        return batch_loss(training, batch, STEP, first).weighted_B
 
 
 AT_100: dict[str, Any] = {"min_timestep": 100, "max_timestep": 100}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,9 +22,11 @@ from engine.previews import Previews
 from engine.prompts import Prompt, parse_prompts
 from engine.runs import RunFolder
 from engine.sampling import Defaults
+from engine.session import Session, create_run
 from engine.settings.sample import Sample
 from tests.engine.networks.layers import stir
-from tests.small_run import small_recipe
+from tests.faults.allocator import AllocatorLimit
+from tests.small_run import small_recipe, tensor_bytes
 from tests.tiny import write_tiny_sd1
 
 DEFAULTS = Defaults(steps=1, guidance=1.0, width=64, height=64, seed=3)
@@ -137,7 +140,7 @@ def test_what_does_not_fit_or_is_no_picture_is_left_out(
     run = run_of(["huge --w 128", "broken --w 72", "fine"])
     decode = type(model).decode_latents
 
-    def decoded(latents: torch.Tensor) -> torch.Tensor:
+    def decoded(latents: torch.Tensor, tile: int | None = None) -> torch.Tensor:
         width = latents.shape[-1] * 8
         if width == 128:
             raise torch.OutOfMemoryError("out of memory")
@@ -217,3 +220,92 @@ def test_pictures_are_made_as_the_recipe_says(tmp_path: Path) -> None:
     (folder.samples / "prompts.txt").write_text("a\nkept\n")
     assert [one.text for one in _prompts(recipe, folder, seen.append, resume=True)] == ["a", "kept"]
     assert isinstance(seen[0], Warned)
+
+
+# Memory going short -------------------------------------------------------------------------------
+
+
+def test_a_picture_that_does_not_fit_leaves_memory_as_it_was(
+    run_of: Any, monkeypatch: pytest.MonkeyPatch, model: Any
+) -> None:
+    run = run_of(["a cat", "a dog"])
+    parked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(model, "park", lambda *parts: parked.append(parts))
+    limit = AllocatorLimit(500_000)
+    with limit:
+        assert run.make(1) is None
+        assert limit.live == 0, "nothing that failed is held"
+    assert limit.refused == 4, "each picture was tried twice"
+    assert parked.count(("vae",)) == 3 and parked[-1] == ("vae",)
+    assert all(adapter.training for adapter in run.network.adapters.values())
+    first, second = run.warnings()
+    assert "prompt 1 was left out: There is not enough memory for 64 x 64." in first
+    assert "prompt 2" in second and not list(run.folder.samples.glob("0*"))
+
+
+def test_a_picture_in_tiles_is_made_and_told(run_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.sampling.TILES", (4,))
+    run = run_of(["a cat"])
+    run.make(0)
+    with AllocatorLimit(1_200_000):
+        sampled = run.make(1)
+    (warning,) = run.warnings()
+    assert "prompt 1: Decoded in tiles of 32 x 32" in warning
+    with Image.open(sampled.paths[0]) as picture:
+        assert picture.text["note"] in warning  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "there is not enough memory"),
+        (KeyError("sampler"), "'sampler'"),
+        (OSError(28, "No space left on device"), "No space left"),
+    ],
+)
+def test_whatever_breaks_is_told_and_training_goes_on(
+    run_of: Any, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    run = run_of(["a cat"])
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("engine.previews.write_picture", broken)
+    assert run.make(1) is None
+    (warning,) = run.warnings()
+    assert warning.startswith("No pictures were made at step 1: ") and words in warning
+    assert all(adapter.training for adapter in run.network.adapters.values())
+
+
+@pytest.mark.slow
+def test_pictures_that_fail_change_no_byte_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Any
+) -> None:
+    shutil.copy(model.facts.path, tmp_path / "tiny.safetensors")
+
+    def trained(name: str, *prompts: str) -> str:
+        recipe = small_recipe(
+            tmp_path,
+            network={"algorithm": "lora", "rank": 4, "alpha": 2.0, "dropout": 0.1},
+            optim={"te_lr": 0.0},
+            data={"cache_text": True},
+            train={"epochs": 1, "max_steps": 2},
+            sample={"prompts": list(prompts), "every_steps": 1, "steps": 1},
+            run={"name": name},
+        )
+        session = Session(recipe, create_run(recipe), cache=tmp_path / "cache")
+        session.start()
+        session.wait()
+        assert session.exit_code == 0
+        told[name] = [event for event in session.snapshot().log if isinstance(event, Warned)]
+        return tensor_bytes(Path(session.snapshot().files[-1]))
+
+    told: dict[str, list[Warned]] = {}
+    expected = trained("plain")
+    limit = AllocatorLimit(1_500_000)
+    monkeypatch.setattr(Previews, "_painted", limit.around(Previews._painted))
+    assert trained("short", "a cat") == expected
+    assert limit.refused == 4, "a prompt after each of two steps, tried twice"
+    assert sum("was left out" in event.message for event in told["short"]) == 2
+    assert not told["plain"]

@@ -107,9 +107,14 @@ def test_runs_are_listed_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert list_runs(tmp_path / "missing") == ()
 
 
-def test_asking_a_dead_run_says_how_to_resume(tmp_path: Path) -> None:
+def test_asking_a_dead_run_says_how_to_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = make_run(tmp_path, "a", started())
-    with pytest.raises(RunError, match="lyctui resume a"):
+    with pytest.raises(RunError, match=f"lyctui resume {folder.path}`"):
+        ask_run(folder.path, "stop")
+    monkeypatch.setenv("LYCTUI_RUNS", str(tmp_path))
+    with pytest.raises(RunError, match="lyctui resume a`"):
         ask_run(folder.path, "stop")
     with pytest.raises(RunError, match="is not one of"):
         ask_run(folder.path, "rm -rf")

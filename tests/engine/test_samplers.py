@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from engine.models.load import load_model
+from engine.picture_files import picture_info
 from engine.sampler_names import SamplerName
 from engine.samplers import SAMPLERS, build_sampler, prepare, rescaled_betas
-from engine.sampling import picture_info, sample_latents
+from engine.sampling import sample_latents
 from tests.engine.test_sampling import SHOT as LARGE
 from tests.engine.test_sampling import of_the_pipeline
 from tests.tiny import write_tiny_sd1

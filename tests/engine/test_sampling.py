@@ -12,17 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
-from engine.errors import TrainingError
+import engine.sampling
+from engine.errors import OutOfMemory, TrainingError
 from engine.models.load import load_model
+from engine.picture_files import to_picture, write_picture
 from engine.prompts import Prompt
-from engine.sampling import (
-    Shot,
-    paint,
-    paint_one,
-    sample_latents,
-    shot_conditioning,
-    write_picture,
-)
+from engine.sampling import Shot, paint, paint_one, sample_latents, shot_conditioning
+from tests.faults.allocator import AllocatorLimit
 from tests.tiny import write_tiny_sd1
 
 SHOT = Shot("a photo of a cat", "blurry", 128, 96, seed=5, steps=6, guidance=7.5, clip_skip=1)
@@ -186,6 +182,79 @@ def test_a_broken_model_is_said_not_painted(model: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(model, "decode_latents", lambda latents: latents.expand(1, 4, 8, 8) / 0)
     with pytest.raises(TrainingError, match="not made of numbers"):
         paint_one(model, replace(SHOT, width=64, height=64, steps=1))
+
+
+# Memory going short -------------------------------------------------------------------------------
+
+
+LEAST = 2_000_000
+"""Bytes that text encoder and U-Net need for such a picture; decoding it takes 4.7 MB."""
+SMALL = replace(SHOT, steps=2)
+
+
+def parked(model: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """What is put on the host, in order."""
+    seen: list[tuple[str, ...]] = []
+    monkeypatch.setattr(model, "park", lambda *parts: seen.append(parts))
+    return seen
+
+
+@pytest.mark.parametrize("limit_bytes", [100_000, LEAST])
+def test_memory_in_pieces_costs_one_more_attempt_and_no_bit(
+    model: Any, monkeypatch: pytest.MonkeyPatch, limit_bytes: int
+) -> None:
+    expected = paint_one(model, SMALL)
+    seen = parked(model, monkeypatch)
+    limit = AllocatorLimit(limit_bytes, only_first=1)
+    with limit:
+        found = paint_one(model, SMALL, spare=("te",))
+    assert limit.refused == 1 and limit.live == 0
+    assert found.tobytes() == expected.tobytes() and found.info == expected.info
+    assert ("te",) in seen, "the second attempt has what the text encoder took"
+
+
+def test_a_picture_that_cannot_be_decoded_whole_is_decoded_in_tiles_and_says_so(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.sampling, "TILES", (12, 8, 4))
+    whole = paint_one(model, SMALL)
+    limit = AllocatorLimit(LEAST)
+    with limit:
+        found = paint_one(model, SMALL)
+    assert limit.refused == 3, "whole twice, in tiles of 12 once"
+    assert "Decoded in tiles of 64 x 64" in found.info["note"] and "note" not in whole.info
+    tiled = model.decode_latents(sample_latents(model, SMALL), 8)
+    assert found.tobytes() == to_picture(tiled[0]).tobytes() != whole.tobytes()
+    assert paint_one(model, SMALL).tobytes() == whole.tobytes(), "tiles are off again"
+
+
+@pytest.mark.parametrize("limit_bytes", [10_000, 500_000, LEAST])
+def test_a_picture_that_does_not_fit_is_said_in_words_and_holds_nothing(
+    model: Any, limit_bytes: int
+) -> None:
+    limit = AllocatorLimit(limit_bytes)
+    with limit:
+        try:
+            paint_one(model, SMALL)
+        except OutOfMemory as error:
+            assert "not enough memory for 128 x 96" in str(error) and error.exit_code == 5
+            kept = 0 if limit_bytes < LEAST else 4 * 4 * 12 * 16
+            assert limit.live == kept, "the latents, while the error is looked at"
+        else:
+            raise AssertionError("nothing was raised")
+    assert limit.live == 0 and limit.refused == 2
+
+
+def test_a_broken_request_is_not_tried_again(model: Any) -> None:
+    seen: list[int] = []
+
+    def stop(timestep: torch.Tensor) -> None:
+        seen.append(int(timestep))
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        paint_one(model, SMALL, stop)
+    assert len(seen) == 1
 
 
 def test_files_are_named_after_step_prompt_and_seed_and_tell_all(

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import stat
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
 
 from engine.control import Control
-from engine.errors import RunError
+from engine.errors import OutOfMemory, RunError
 from engine.events import Acknowledged, Ended, Event, Sampled, Saved, StepDone
 from engine.runs import RunFolder, ask_run, read_events, run_info
 from engine.session import Listener, Session, create_run
@@ -188,3 +190,30 @@ def test_a_stop_while_loading_is_heard_and_the_run_goes_on_from_its_start(tmp_pa
     assert again.error is None, again.error
     assert again.snapshot().state == "finished"
     assert "begins at its first step" in again.snapshot().notes[0]
+
+
+def test_a_run_that_failed_holds_nothing_of_what_it_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Model:
+        pass
+
+    made: list[weakref.ref[Model]] = []
+
+    def broken(self: Session) -> Ended:
+        model = Model()
+        made.append(weakref.ref(model))
+        try:
+            raise MemoryError
+        except MemoryError as error:
+            raise OutOfMemory("The GPU ran out of memory.") from error
+
+    monkeypatch.setattr(Session, "_train", broken)
+    (tmp_path / "tiny.safetensors").touch()  # Nothing is trained.
+    recipe = small_recipe(tmp_path)
+    session = Session(recipe, create_run(recipe), cache=tmp_path / "cache")
+    session.start()
+    assert session.wait(60) and session.exit_code == 5
+    assert str(session.error) == "The GPU ran out of memory."
+    gc.collect()
+    assert made[0]() is None, "another run in this process needs the room"

@@ -26,6 +26,7 @@ from engine.validation import (
     validate,
     validation_loss,
 )
+from tests.faults.allocator import AllocatorLimit
 from tests.small_run import small_recipe, tensor_bytes
 
 Watch = Callable[[Event, Control], None]
@@ -258,3 +259,22 @@ def test_runs_end_in_the_same_bytes_measured_or_not_and_resumed(root: Path) -> N
     assert before | after == whole
     files = [tensor_bytes(folder / f"{folder.name}.safetensors") for folder in folders]
     assert files[0] == files[1] == files[2]
+
+
+def test_a_measurement_that_does_not_fit_is_tried_again_and_then_left_out(
+    training: Training, value: float
+) -> None:
+    def told() -> list[Event]:
+        seen: list[Event] = []
+        validate(training, validation_of(training), Place(4, 1, 4), seen.append)
+        return [event for event in seen if not isinstance(event, Phase)]
+
+    with AllocatorLimit(100_000, only_first=1):
+        (measured_again,) = told()
+    assert isinstance(measured_again, Validated) and measured_again.held_out == value
+    limit = AllocatorLimit(100_000)
+    with limit:
+        (warning,) = told()
+        assert limit.live == 0
+    assert isinstance(warning, Warned) and "step 4 was not measured" in warning.message.lower()
+    assert "not enough memory" in warning.message

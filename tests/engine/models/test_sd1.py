@@ -123,17 +123,13 @@ def test_latents_are_decoded_from_their_scaled_form(shared_model: Any) -> None:
     torch.testing.assert_close(shared_model.decode_latents(latents), expected, rtol=0, atol=1e-5)
 
 
-def test_out_of_memory_falls_back_to_tiles(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = model.vae.decode
-
-    def decode(latents: Tensor, return_dict: bool = True) -> Any:
-        if not model.vae.use_tiling:
-            raise torch.OutOfMemoryError("no memory left")
-        return real(latents, return_dict=return_dict)
-
-    monkeypatch.setattr(model.vae, "decode", decode)
-    assert model.decode_latents(torch.randn((1, 4, 8, 8))).shape == (1, 3, 64, 64)
-    assert not model.vae.use_tiling
+def test_tiles_are_for_the_one_picture_that_asks_for_them(shared_model: Any) -> None:
+    latents = torch.randn((1, 4, 24, 20))
+    whole = shared_model.decode_latents(latents)
+    tiled = shared_model.decode_latents(latents, 16)
+    assert tiled.shape == whole.shape and not torch.equal(tiled, whole)
+    assert torch.equal(shared_model.decode_latents(latents), whole)
+    assert torch.equal(shared_model.decode_latents(latents, 24), whole), "it is one tile"
 
 
 def test_alphas_are_those_of_the_scheduler(shared_model: Any) -> None:

@@ -108,7 +108,7 @@ def largest_norm(training: Training) -> float:
 def test_a_resume_on_either_side_of_the_border_is_exact(
     root: Path, tmp_path: Path, case: str
 ) -> None:
-    folder = RunFolder(tmp_path / "run")
+    folder = RunFolder(tmp_path)
     golden = assembled(root, CASES[case])
     place = Place()
     for stop in (1, 2, 3):

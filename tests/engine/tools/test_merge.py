@@ -4,13 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from engine.errors import EnvironmentFault, NetworkFileError, UsageError
+from engine.errors import EnvironmentFault, ModelError, NetworkFileError, UsageError
 from engine.tools.merge import merge
 from engine.tools.requests import Cancelled, MergeRequest, Weighted
 from tests.engine.tools.tiny_files import CHOICES, distance
@@ -225,3 +226,19 @@ def test_a_large_checkpoint_needs_little_memory(tiny, tmp_path):
     assert size > 24 * (16 << 20)
     # The largest tensor has 16 MB; the file has 400.
     assert extra_kilobytes < 100_000
+
+
+def test_a_base_that_is_overwritten_meanwhile_gives_no_file(tiny, tmp_path):
+    base, output = tmp_path / "base.safetensors", tmp_path / "m.safetensors"
+    base.write_bytes(tiny.base.read_bytes())
+    merging = replace(request(tiny, output, tiny.network("lora")), base=base)
+
+    def overwrite(done, total, what):
+        if done == 3:
+            with base.open("r+b") as file:
+                file.write(bytes(64))
+            os.utime(base, ns=(1, 1))
+
+    with pytest.raises(ModelError, match="changed while it was read"):
+        merge(merging, overwrite)
+    assert [path.name for path in tmp_path.iterdir()] == ["base.safetensors"]

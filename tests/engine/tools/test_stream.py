@@ -1,5 +1,7 @@
 """Files are written as safetensors writes them, and read tensor by tensor."""
 
+import os
+
 import pytest
 import torch
 from safetensors.torch import load_file, save
@@ -71,3 +73,31 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(EnvironmentFault):
         Spool(tmp_path / "file" / "x.safetensors")
+
+
+def overwritten(path):
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write(bytes(8))
+    os.utime(path, ns=(1, 1))
+
+
+def test_a_file_that_is_overwritten_while_it_is_read_is_refused(tmp_path):
+    path = tmp_path / "x.safetensors"
+    spooled(path, TENSORS, {})
+    with TensorFile(path, NetworkFileError) as file:
+        file.read("b.weight")
+        overwritten(path)
+        with pytest.raises(NetworkFileError, match="changed while it was read"):
+            file.read("b.weight")
+        with pytest.raises(NetworkFileError, match="changed while it was read"):
+            list(file.pieces("b.weight"))
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_read_to_its_end(tmp_path):
+    path, other = tmp_path / "x.safetensors", tmp_path / "y.safetensors"
+    spooled(path, TENSORS, {})
+    spooled(other, {"z": torch.zeros(2)}, {})
+    with TensorFile(path, NetworkFileError) as file:
+        other.replace(path)
+        assert torch.equal(file.read("b.weight"), TENSORS["b.weight"])
