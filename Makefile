@@ -3,6 +3,7 @@
 #   make test    all tests
 #   make quick   the fast tests
 #   make check   format, lint, types, layers
+#   make faults  kill, damage and starve runs in every way, and write docs/faults.md (an hour)
 #   make proof   every setting is made to be ignored, and its tests must notice (long)
 #   make bench   measure; figures go to benchmarks/RESULTS.md by hand
 # PYTHON=python3.12 chooses the interpreter, PIP_ARGS="..." is passed to pip install.
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed-for
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test quick check proof bench venv
+.PHONY: demo test quick check faults proof bench venv
 .DEFAULT_GOAL := check
 
 demo: venv
@@ -35,6 +36,9 @@ check: venv
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: venv
+	$(TESTS) tests/faults --faults docs/faults.md
 
 proof: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.architecture.sabotage
