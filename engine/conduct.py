@@ -220,7 +220,7 @@ def _train_to_end(
 def _not_there(error: DataError, saved: int, folder: RunFolder) -> DataError:
     """A picture that training needs and that is not there, or is not what it was."""
     kept = f"The state of step {saved} is saved. " if saved else ""
-    go_on = f"{kept}Put it back as it was, then go on with `lyctui resume {folder.name}`."
+    go_on = f"{kept}Put it back as it was, then go on with `lyctui resume {folder.called}`."
     return DataError(*(replace(problem, remedy=go_on) for problem in error.problems))
 
 

@@ -362,7 +362,9 @@ class Reducer:
             case Saved():
                 self._saved(event)
             case Sampled():
-                self.snapshot = replace(self.snapshot, samples=(*self.snapshot.samples, event))
+                # Repeated steps write their pictures again, under the same names.
+                before = (each for each in self.snapshot.samples if each.step != event.step)
+                self.snapshot = replace(self.snapshot, samples=(*before, event))
             case Validated():
                 self._validated(event)
             case Scored():
@@ -409,6 +411,8 @@ class Reducer:
             step=event.to_step,
             rate_factor=event.rate_factor,
             validations=validations,
+            # What was painted of steps that are done anew at another rate is no picture of this run.
+            samples=tuple(each for each in self.snapshot.samples if each.step <= event.to_step),
         )
 
     def _started(self, event: Started) -> None:

@@ -14,6 +14,7 @@ from engine.errors import Problem
 from engine.events import Event, Phase, Proved, Warned
 from engine.optim.averaged import averaged_weights
 from engine.proof import Painter, Proof, prove
+from engine.runs import RunFolder
 from engine.sampling import Defaults, Shot
 
 if TYPE_CHECKING:
@@ -115,5 +116,5 @@ def _problem(proof: Proof, path: Path) -> Problem:
         where=path.name,
         remedy="The state is saved, and earlier files may be sound. Check disk and memory of this"
         " machine, then write it again from an earlier state with"
-        f" `lyctui resume {path.stem} --from-step N`.",
+        f" `lyctui resume {RunFolder(path.parent).called} --from-step N`.",
     )

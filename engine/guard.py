@@ -17,7 +17,14 @@ LEAST_SCALE = 1.0
 class WentWrong(Exception):
     """Numbers have gone wrong: what came after the last good state is not to be kept."""
 
-    def __init__(self, steps: Sequence[int], reason: str, path: str = "optim.lr") -> None:
+    def __init__(
+        self,
+        steps: Sequence[int],
+        reason: str,
+        path: str = "optim.lr",
+        *,
+        samples: Sequence[int] = (),
+    ) -> None:
         super().__init__(reason)
         self.steps = tuple(steps)
         """Optimizer steps whose pictures are to be named, the one that it was seen in last."""
@@ -25,6 +32,8 @@ class WentWrong(Exception):
         """In words, a sentence without its full stop."""
         self.path = path
         """Dotted path of the setting that it hangs on."""
+        self.samples = tuple(samples)
+        """Which samples of the step it began with, where it is known that the others were sound."""
 
 
 class UpdateCutShort(Exception):
@@ -64,11 +73,11 @@ class Guard:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Exact inverse of `state`; what an older state lacks stays as it is."""
-        self.rate_factor = float(state.get("rate_factor", self.rate_factor))
-        self.rollbacks = int(state.get("rollbacks", self.rollbacks))
-        rows = state.get("rows", self.rows)
-        self.rows = None if rows is None else int(rows)
-        self.skipped_steps = int(state.get("skipped_steps", self.skipped_steps))
-        self.backoffs = int(state.get("backoffs", self.backoffs))
-        self.spikes.load_state(state.get("spikes", {}))
+        """Exact inverse of `state`; what an older state lacks is as in a new run."""
+        known = {**Guard().state(), **state}
+        self.rate_factor = float(known["rate_factor"])
+        self.rollbacks = int(known["rollbacks"])
+        self.rows = None if known["rows"] is None else int(known["rows"])
+        self.skipped_steps = int(known["skipped_steps"])
+        self.backoffs = int(known["backoffs"])
+        self.spikes.load_state(known["spikes"])

@@ -5,8 +5,8 @@ Shape letters: C channels, H and W height and width.
 
 from __future__ import annotations
 
+import io
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from engine.checkpoint.atomic import write_whole
 from engine.samplers import SAMPLERS
 
 if TYPE_CHECKING:
@@ -60,14 +61,7 @@ def write_picture(folder: Path, picture: Image.Image, *, prompt_index: int, step
             fields.add_itxt(name, value)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step:06d}_{prompt_index}_{seed}.png"
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            picture.save(file, format="PNG", pnginfo=fields)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    body = io.BytesIO()
+    picture.save(body, format="PNG", pnginfo=fields)
+    write_whole(path, body.getvalue())
     return path

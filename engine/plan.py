@@ -26,6 +26,7 @@ from engine.planning.disk import check_disks, disk_at
 from engine.planning.doubts import prediction_problems
 from engine.planning.facts import Facts
 from engine.planning.family import how_told, prediction_notice
+from engine.planning.leaving import leaving
 from engine.planning.fill import Filled, fill, setting_paths
 from engine.planning.filler import Origin
 from engine.planning.lengths import with_cut_captions
@@ -260,6 +261,8 @@ def plan_filled(filled: Filled, facts: Facts) -> Plan:
         sizes=sizes,
         findings=(*survey_findings, *findings),
         notices=(
+            # First, since pages have room for a few: a preset may have switched it on.
+            *leaving(recipe, filled.origins),
             *filter(None, [assumed]),
             *rounding,
             *cache_notices(recipe.data),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from engine.errors import NetworkFileError, OutOfMemory, Problem
+from engine.errors import NetworkFileError, OutOfMemory, Problem, TrainingError
 from engine.memory import in_words
 from engine.networks.files import read_network
 from engine.networks.network import Network, from_file
@@ -58,7 +58,7 @@ class Proof:
     faults: list[str] = field(default_factory=list)
     """What is not as it has to be."""
     left_out: str = ""
-    """Why the file was not painted with, where memory was too short for it."""
+    """Why pictures were not compared: memory was too short, or the base gives none in its precision."""
 
     @property
     def good(self) -> bool:
@@ -111,7 +111,7 @@ def prove(path: Path, network: Network, painter: Painter, *, dtype: torch.dtype)
 def _prove(
     proof: Proof, path: Path, network: Network, painter: Painter, dtype: torch.dtype
 ) -> None:
-    remembered = painter.paint(network)
+    remembered = _remembered(proof, painter, network)
     network.eject()
     try:
         read = _read(proof, path, painter.model)
@@ -120,18 +120,37 @@ def _prove(
         _tell_layers(proof, network, read)
         _tell_numbers(proof, network, read)
         rounding = _tell_changes(proof, network, read, dtype, painter.look)
-        plain = painter.paint(None)
-        read.inject()
-        try:
-            again = painter.paint(read)
-        finally:
-            read.eject()
-        allowed = LEVELS.get(painter.model.dtype, HALF_LEVELS)
-        _tell_pictures(
-            proof, _apart(remembered, again), _apart(remembered, plain), allowed, rounding
-        )
+        if remembered is not None:
+            _compare(proof, painter, read, remembered, rounding)
     finally:
         network.inject()
+
+
+def _remembered(proof: Proof, painter: Painter, network: Network) -> Image.Image | None:
+    """The picture as it was in training; None where there is none to compare with."""
+    try:
+        return painter.paint(network)
+    except TrainingError as error:
+        # A base that overflows in its precision, say: the file is not to blame.
+        proof.left_out = " ".join(str(error).split())
+        return None
+
+
+def _compare(
+    proof: Proof, painter: Painter, read: Network, remembered: Image.Image, rounding: float
+) -> None:
+    plain = painter.paint(None)
+    read.inject()
+    try:
+        again = painter.paint(read)
+    except TrainingError:
+        proof.faults.append("no picture, and one in training: its numbers are none any more")
+        return
+    finally:
+        read.eject()
+    allowed = LEVELS.get(painter.model.dtype, HALF_LEVELS)
+    off, effect = _apart(remembered, again), _apart(remembered, plain)
+    _tell_pictures(proof, off, effect, allowed, rounding)
 
 
 def _read(proof: Proof, path: Path, model: BaseModel) -> Network | None:
@@ -225,10 +244,11 @@ def _tell_changes(
         look()
         rounding = _rounding(member.adapter, dtype)
         off = _off(member.adapter, found[place])
-        if off > EXACT + FACTORS * rounding:
-            wrong[place] = off
-        else:
+        # The other way round a change that is no number would pass.
+        if off <= EXACT + FACTORS * rounding:
             worst = max(worst, off)
+        else:
+            wrong[place] = off
         rounded = max(rounded, rounding)
     if wrong:
         places = sorted(wrong, key=lambda place: -wrong[place])
@@ -248,9 +268,14 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _rounding(adapter: Adapter, dtype: torch.dtype) -> float:
-    """Largest relative difference that the file's number format makes to one of the tensors."""
+    """Largest relative difference that number formats make: the file's, and the network's own.
+
+    A network held in half precision multiplies its factors in it; what is read from the file is fp32.
+    """
     most = 0.0
     for suffix, tensor in adapter.tensors().items():
+        if tensor.dtype in (torch.float16, torch.bfloat16):
+            most = max(most, torch.finfo(tensor.dtype).eps / 2)
         if suffix not in KEPT_EXACT and dtype != tensor.dtype:
             most = max(most, _relative(tensor.to(dtype).float() - tensor, tensor))
     return most

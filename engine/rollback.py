@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from engine.assemble import Training
+from engine.checkpoint.folders import step_of
 from engine.checkpoint.resume import put_back
 from engine.checkpoint.state import Identity, Place, State, list_states, read_newest
 from engine.errors import OutOfMemory, Problem, RunError, TrainingError
@@ -47,6 +48,9 @@ class Rollback:
         self._from = place
         self._short: set[int] = set()
         """Steps whose update ran out of memory."""
+        self._blamed: tuple[str, ...] = ()
+        """Pictures that were there each time that numbers went wrong."""
+        self._times = 0
         saved = any(path.name.endswith(f"-{place.step:08d}") for path in list_states(folder.states))
         self._start = None if saved else _state_now(training, place)
 
@@ -65,8 +69,8 @@ class Rollback:
             return self._once_more(cause.step)
         guard, most = self._training.guard, self._training.rollbacks
         count, factor, rows = guard.rollbacks, guard.rate_factor, guard.rows
-        pictures = self._pictures(cause.steps)
-        place = self._go_back()
+        pictures = self._blame(cause)
+        place = self._go_back(calm=True)
         guard.rows = rows
         guard.rollbacks, guard.rate_factor = count, factor
         if count >= most:
@@ -107,22 +111,33 @@ class Rollback:
             )
         )
 
-    def _go_back(self) -> Place:
-        state = self._newest()
+    def _go_back(self, *, calm: bool = False) -> Place:
+        state = self._newest(calm=calm)
         self._training.begin_anew()
         put_back(self._training, state)
         self._training.network.train()
         # Of a way that is left now, should the newest ones have been unreadable.
         self._outputs.saved_states.intersection_update(range(state.place.step + 1))
+        if state.place.step < self._from.step:
+            self._from = state.place
         return state.place
 
-    def _newest(self) -> State:
-        """Of the states of this very run: a resume from an early one leaves later ones in the folder."""
-        for step in sorted({*self._outputs.saved_states, self._from.step}, reverse=True):
+    def _newest(self, *, calm: bool) -> State:
+        """The newest state of this very run; where `calm`, of those that no spike had begun before.
+
+        Such a one is only taken where there is no other.
+        """
+        spiking = None
+        for step in self._steps():
             try:
-                return read_newest(self._folder.states, step=step)[0]
+                state, _ = read_newest(self._folder.states, step=step)
             except RunError:  # damaged, or removed since
                 continue
+            if not calm or not state.guard.get("spikes", {}).get("running"):
+                return state
+            spiking = spiking or state
+        if spiking is not None:
+            return spiking
         if self._start is None:
             raise TrainingError(
                 Problem(
@@ -133,15 +148,30 @@ class Rollback:
             )
         return replace(self._start, optimizer=copy.deepcopy(self._start.optimizer))
 
-    def _pictures(self, steps: Sequence[int]) -> tuple[str, ...]:
+    def _steps(self) -> list[int]:
+        """Steps that may have a state of this very run, the newest first.
+
+        What was there when it began is its past; a resume from an early state leaves later ones of
+        another way in the folder.
+        """
+        past = (step_of(path) for path in list_states(self._folder.states))
+        saved = self._outputs.saved_states
+        return sorted({*saved, *(at for at in past if at <= self._from.step)}, reverse=True)
+
+    def _blame(self, cause: WentWrong) -> tuple[str, ...]:
+        """Names of the pictures of a cause; also kept are those that were there each time."""
+        pictures = self._pictures(cause)
+        self._times += 1
+        before = pictures if self._times == 1 else self._blamed
+        self._blamed = tuple(name for name in pictures if name in before)
+        return pictures
+
+    def _pictures(self, cause: WentWrong) -> tuple[str, ...]:
         """Names of all pictures of these steps, in their order and each once."""
-        found = (
-            inert(self._training.picture_name(item))
-            for step in steps
-            for batch in self._plan(step)
-            for item in batch.items
-        )
-        return tuple(dict.fromkeys(found))
+        items = [item for step in cause.steps for batch in self._plan(step) for item in batch.items]
+        if cause.samples:
+            items = [items[sample] for sample in cause.samples]
+        return tuple(dict.fromkeys(inert(self._training.picture_name(item)) for item in items))
 
     def _plan(self, step: int) -> tuple[BatchPlan, ...]:
         """Batches of a step of this run."""
@@ -156,30 +186,39 @@ class Rollback:
         times = {0: "", 1: " The run was rolled back once before."}.get(
             done, f" The run was rolled back {done} times before."
         )
-        shown = ", ".join(pictures[:SHOWN])
-        more = f" and {len(pictures) - SHOWN} more" if len(pictures) > SHOWN else ""
         return Problem(
             f"{wrong.reason}; nothing of it was kept.{times}",
-            where=f"{shown}{more}",
-            remedy=f"{self._healthy_file(place)} {self._advice(wrong)}",
+            where=_listed(pictures),
+            remedy=self._remedy(wrong, place),
             path=wrong.path,
         )
 
-    def _advice(self, wrong: WentWrong) -> str:
-        advice = "Look at these pictures: if it is the same ones each time, mend or remove them."
-        lower = "Else start again with a lower optim.lr"
+    def _remedy(self, wrong: WentWrong, place: Place) -> str:
+        begin = "start again"
+        stem = f"{self._folder.name}-step{place.step:08d}"
+        if place.step == 0:
+            kept = "Nothing had been learnt before it."
+        elif not self._outputs.write_network(place, stem):  # no memory for it
+            kept = f"The state of step {place.step} is sound."
+        else:
+            kept = f"{stem}.safetensors holds the network of step {place.step}, which is sound."
+            begin = "start a new run from that file with `lyctui resume FILE`"
+        first = "Look at these pictures"
+        if self._times > 1 and self._blamed:
+            first = f"{_listed(self._blamed)}: there each time. Look at these first"
+        lower = "Where nothing is wrong with them, start again with a lower optim.lr"
         if self._training.precision == torch.float16:
             lower += ", or with train.precision bf16 or no"
         off = " Where such losses are right, resume with train.spike_limit=0."
-        return f"{advice} {lower}.{off if wrong.path == 'train.spike_limit' else ''}"
+        return (
+            f"{kept} {first}: mend or remove what is wrong and {begin}."
+            f" {lower}.{off if wrong.path == 'train.spike_limit' else ''}"
+        )
 
-    def _healthy_file(self, place: Place) -> str:
-        if place.step == 0:
-            return "Nothing had been learnt before it."
-        stem = f"{self._folder.name}-step{place.step:08d}"
-        if not self._outputs.write_network(place, stem):  # no memory for it
-            return f"The state of step {place.step} is sound."
-        return f"{stem}.safetensors holds the network of step {place.step}, which is sound."
+
+def _listed(pictures: Sequence[str]) -> str:
+    more = f" and {len(pictures) - SHOWN} more" if len(pictures) > SHOWN else ""
+    return f"{', '.join(pictures[:SHOWN])}{more}"
 
 
 def _state_now(training: Training, place: Place) -> State:

@@ -57,7 +57,9 @@ class Spikes:
             self.running += 1
             return self.running >= IN_A_ROW
         self.learn(losses, timesteps)
-        if ratio is not None:  # else there was nothing to compare with: it ends no row either
+        if (
+            ratio is not None or limit <= 0
+        ):  # else there was nothing to compare with: it ends no row
             self.running = 0
         return False
 
@@ -67,10 +69,11 @@ class Spikes:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Exact inverse of `state`; bins of another version begin anew."""
-        if len(state.get("means", ())) == len(state.get("counts", ())) == BINS:
-            self.means = [float(mean) for mean in state["means"]]
-            self.counts = [int(count) for count in state["counts"]]
-            self.running = int(state.get("running", 0))
+        same = len(state.get("means", ())) == len(state.get("counts", ())) == BINS
+        known = state if same else Spikes().state()
+        self.means = [float(mean) for mean in known["means"]]
+        self.counts = [int(count) for count in known["counts"]]
+        self.running = int(known.get("running", 0))
 
 
 def bin_of(timestep: int) -> int:

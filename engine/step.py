@@ -111,6 +111,8 @@ def _update(training: Training, loss: Tensor, place: Place) -> tuple[Tensor, flo
     grad_norm = torch.nn.utils.clip_grad_norm_(weights.parameters, limit)
     if scaler.is_enabled():
         if not bool(torch.isfinite(loss)):
+            # Or the next step could not unscale: one more may come before anybody looks at this one.
+            scaler.update()
             weights.release()
             return grad_norm, None
         scaler.step(optimizer)

@@ -74,12 +74,14 @@ class StepReport:
         losses_S = torch.stack([step.loss for step in pending]).tolist()
         norms_S = torch.stack([step.grad_norm for step in pending]).tolist()
         scaled_S = _counts([step.scaled for step in pending])
-        plain_N = iter(torch.cat([step.plain_N for step in pending]).tolist())
-        timesteps_N = iter(torch.cat([step.timesteps_N for step in pending]).tolist())
+        all_plain = iter(torch.cat([step.plain_N for step in pending]).tolist())
+        all_timesteps = iter(torch.cat([step.timesteps_N for step in pending]).tolist())
         seconds = (time.perf_counter() - self._since) / len(pending)
         used, peak = self._training.memory()
         for step, loss, norm, scaled in zip(pending, losses_S, norms_S, scaled_S, strict=True):
-            self._refuse(step, loss, norm)
+            plain_N = list(islice(all_plain, step.samples))
+            timesteps_N = list(islice(all_timesteps, step.samples))
+            self._refuse(step, loss, norm, plain_N)
             self._warn(step)
             self._emit(
                 StepDone(
@@ -98,14 +100,18 @@ class StepReport:
                 )
             )
             self._told = step.step
-            self._refuse_spike(
-                step, list(islice(plain_N, step.samples)), list(islice(timesteps_N, step.samples))
-            )
+            self._refuse_spike(step, plain_N, timesteps_N)
         self.restart_clock()
 
-    def _refuse(self, step: PendingStep, loss: float, norm: float) -> None:
+    def _refuse(
+        self, step: PendingStep, loss: float, norm: float, plain_N: Sequence[float]
+    ) -> None:
         if not math.isfinite(loss):
-            raise WentWrong((step.step,), f"The loss of step {step.step} is not a number")
+            raise WentWrong(
+                (step.step,),
+                f"The loss of step {step.step} is not a number",
+                samples=[n for n, one in enumerate(plain_N) if not math.isfinite(one)],
+            )
         if not math.isfinite(norm) and not self._training.scaler.is_enabled():
             raise WentWrong((step.step,), f"The gradient of step {step.step} is not a number")
         if step.scaler_lost:

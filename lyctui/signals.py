@@ -120,7 +120,9 @@ class Signals:
             os.read(self._wake_read, 64)
             while self._pending:
                 event = self._pending.popleft()
-                self._ask(event)
+                # Whatever one event meets, the thread lives on for the next: the person may insist.
+                with contextlib.suppress(Exception):
+                    self._ask(event)
                 if self.listener is not None:
                     with contextlib.suppress(Exception):
                         self.listener(event)

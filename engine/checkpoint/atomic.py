@@ -43,9 +43,14 @@ def sync_folder(path: Path) -> None:
 
 def write_text(path: Path, text: str, *, private: bool = False) -> None:
     """Write a text file whole or not at all; for its owner alone where it is `private`."""
+    write_whole(path, text.encode("utf-8"), private=private)
+
+
+def write_whole(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write a file of these bytes, whole or not at all; raises OSError."""
     temporary = temporary_beside(path)
     try:
-        write_synced(temporary, [text.encode("utf-8")], private=private)
+        write_synced(temporary, [data], private=private)
         temporary.replace(path)
     except BaseException:
         _drop(temporary)

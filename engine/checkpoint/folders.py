@@ -206,7 +206,18 @@ def prune(folder: Path, newest: Path, *, keep: int) -> None:
     for path in states:
         if (step_of(path) < oldest or path not in line) and not _foreign(path):
             _SOUND.pop(path, None)
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a state. Its name goes first: one that is half removed would look damaged."""
+    with contextlib.suppress(OSError):
+        path = path.replace(_on_its_way_out(path))
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _on_its_way_out(path: Path) -> Path:
+    return path.with_name(f".{path.name}.del")
 
 
 def mend(folder: Path) -> list[str]:
@@ -228,6 +239,8 @@ def mend(folder: Path) -> list[str]:
             told.append(f"The state {target.name} was half written and is not used.")
         elif path == set_aside(target):
             told += _put_back(path, target)
+        elif path == _on_its_way_out(target):
+            shutil.rmtree(path, ignore_errors=True)
     return told
 
 

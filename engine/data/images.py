@@ -23,7 +23,7 @@ from engine.data.checks import CHECKS
 from engine.data.colour import Colour, foreign_profile, only_numbers, to_rgb
 from engine.data.files import open_regular
 from engine.data.findings import shown
-from engine.errors import DataError, Problem
+from engine.errors import DataError, OutOfMemory, Problem
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF")
 """Decoders that may run: others (EPS, FITS, ...) call programs or are no pictures for training."""
@@ -107,7 +107,10 @@ def _quieten_libtiff() -> None:
 
 @contextmanager
 def _decoding(path: Path, max_megapixels: float) -> Iterator[tuple[Image.Image, BufferedReader]]:
-    """An opened picture whose size is within the limit; every failure becomes a PictureError."""
+    """An opened picture whose size is within the limit; every failure becomes a PictureError.
+
+    All but one: where memory is short the pictures are not to blame, and OutOfMemory says so.
+    """
     try:
         with open_regular(path) as file:
             size = file.seek(0, io.SEEK_END)
@@ -134,11 +137,22 @@ def _decoding(path: Path, max_megapixels: float) -> Iterator[tuple[Image.Image, 
         detail = f"{found}the limit is {max_megapixels:g}"
         raise PictureError("bomb", path, detail) from error
     # Decoders meet hostile bytes: besides OSError they raise SyntaxError, struct.error, ValueError,
-    # OverflowError, MemoryError and others, each with words of its own.
+    # OverflowError and others, each with words of its own.
     except Exception as error:
         words = str(error).lower()
+        if isinstance(error, MemoryError) or "out of memory" in words:
+            raise OutOfMemory(_too_large(path)) from None
         cut = "truncat" in words or "unexpected end" in words or "broken data stream" in words
         raise PictureError("truncated" if cut else "not decodable", path) from error
+
+
+def _too_large(path: Path) -> Problem:
+    return Problem(
+        "There is not enough memory to decode this picture.",
+        shown(path),
+        "Close other programs. If it is always this picture, leave it out: a damaged file can ask for"
+        " any amount.",
+    )
 
 
 def is_cut_short(file: BufferedReader, size: int) -> bool:

@@ -88,6 +88,8 @@ class TextCache:
         self._pack = pack
         self._unpack = unpack
         self._room = room or HostRoom()
+        self._full = False
+        """Whether the disk took no more: what is on it is still read."""
         self._kept: dict[str, Any] = {}
         self.notices: list[str] = []
 
@@ -150,7 +152,7 @@ class TextCache:
             entry = in_words(
                 lambda: tried_again(lambda: self._rest(self._encode([caption]))), problem
             )
-        if self._store is None or self._pack is None:
+        if self._store is None or self._pack is None or self._full:
             return entry, False
         tensors = self._pack(entry)
         if not _finite(tensors):
@@ -160,7 +162,7 @@ class TextCache:
         try:
             self._store.put(self.key(caption), tensors)
         except OSError:  # A full disk costs speed next time, nothing else.
-            self._store = None
+            self._full = True
             return entry, False
         return entry, True
 

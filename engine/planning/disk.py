@@ -96,13 +96,16 @@ def state_size(recipe: Recipe, parameters: int) -> int:
 
 
 def network_files(recipe: Recipe, steps_per_epoch: Sequence[int]) -> int:
-    """Network files that are left at the end: those kept on the way, and the final one."""
+    """Network files that are left at the end: those kept on the way, and the final one.
+
+    How many come by the clock is not known before the start; at most as many as are kept.
+    """
     epochs, steps = len(steps_per_epoch), sum(steps_per_epoch)
     save = recipe.save
     on_the_way = epochs // save.every_epochs if save.every_epochs else 0
     on_the_way += steps // save.every_steps if save.every_steps else 0
     if save.keep_last is not None:
-        on_the_way = min(on_the_way, save.keep_last)
+        on_the_way = save.keep_last if save.every_minutes else min(on_the_way, save.keep_last)
     return on_the_way + 1
 
 

@@ -81,7 +81,7 @@ def doubts(filled: Filled, facts: Facts, given: Iterable[str], *, steps: int) ->
         words
         for find in (
             _noise, _text, _encoded_anew, _parts, _mirrored, _pictures, _averages, _precision,
-            _optimizer, _leaving,
+            _optimizer,
         )
         for words in find(doubted)
     ]  # fmt: skip
@@ -286,12 +286,3 @@ def _optimizer(doubted: Doubted) -> list[str]:
             " uses about 16, pictures want 4 to 16."
         )
     return said
-
-
-def _leaving(doubted: Doubted) -> list[str]:
-    if not doubted.recipe.run.wandb:
-        return []
-    return [
-        "run.wandb sends this run's numbers, preview pictures and recipe to Weights & Biases, off"
-        " this machine."
-    ]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from engine.checkpoint.atomic import write_whole
 from engine.inert import inert
 
 GAP, TEXT_HEIGHT, TEXT_SIZE, LABEL_WIDTH = 8, 18, 13, 150
@@ -71,15 +72,9 @@ def draw_strip(title: str, pictures: Sequence[Image.Image], words: Sequence[str]
 def save_png(picture: Image.Image, path: Path) -> None:
     """Write a picture, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            picture.save(file, format="PNG")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    body = io.BytesIO()
+    picture.save(body, format="PNG")
+    write_whole(path, body.getvalue())
 
 
 def _cell_size(columns: Sequence[str], rows: Sequence[GridRow]) -> tuple[int, int]:

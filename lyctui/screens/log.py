@@ -11,12 +11,15 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import Footer, Log, Static
 
-from lyctui import text
+from lyctui import report, text
 from lyctui.widgets.title import TitleLine
 
 TAIL_BYTES = 200_000
 """Of a log file, the end is what is wanted."""
 READ_SECONDS = 1.0
+MOST_LINES = 10_000
+BORDER_CELLS = 4
+"""Beside the text, with the bar that shows how far down one is."""
 
 
 class TextScreen(Screen[None]):
@@ -41,7 +44,7 @@ class TextScreen(Screen[None]):
     def compose(self) -> ComposeResult:
         """Title, text, path."""
         yield TitleLine(self._title)
-        yield Log(highlight=False, max_lines=10_000)
+        yield Log(highlight=False, max_lines=MOST_LINES)
         yield Static(text.home(self._where) if self._where else "", id="where", markup=False)
         yield Footer(compact=True, show_command_palette=False)
 
@@ -50,9 +53,21 @@ class TextScreen(Screen[None]):
         self.fill()
         self.query_one(Log).focus()
 
+    def on_resize(self) -> None:
+        """Fold for the new width."""
+        self.query_one(Log).clear()
+        self._write(self._lines)
+
     def fill(self) -> None:
         """Write what there is. Overridden, not `on_mount`: of that every class's own is called."""
-        self.query_one(Log).write_lines(self._lines or ["nothing yet"])
+        self._lines = self._lines or ["nothing yet"]
+        self._write(self._lines)
+
+    def _write(self, lines: Sequence[str]) -> None:
+        # Nobody finds what is beyond the right border.
+        width = self.app.size.width - BORDER_CELLS
+        rows = report.folded([((line, ""),) for line in lines], width)
+        self.query_one(Log).write_lines([report.plain(row) for row in rows])
 
     def action_top(self) -> None:
         """The beginning."""
@@ -76,7 +91,8 @@ class LogScreen(TextScreen):
         try:
             self._offset = max(0, self._path.stat().st_size - TAIL_BYTES)
         except OSError:
-            self.query_one(Log).write_line("The log is empty.")
+            self._lines = ["The log is empty."]
+            self._write(self._lines)
         self._read()
         self.set_interval(READ_SECONDS, self._read)
 
@@ -91,4 +107,6 @@ class LogScreen(TextScreen):
         self._offset += len(whole)
         if whole:
             lines = whole.decode("utf-8", "replace").splitlines()
-            self.query_one(Log).write_lines([text.inert(line) for line in lines])
+            new_lines = [text.inert(line) for line in lines]
+            self._lines = [*self._lines, *new_lines][-MOST_LINES:]
+            self._write(new_lines)

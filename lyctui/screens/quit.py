@@ -33,7 +33,12 @@ def loss_words(snapshot: Snapshot) -> str:
     now = f"step {text.grouped(step)} of {text.grouped(snapshot.total_steps)}"
     if not snapshot.total_steps:
         return "The run is being prepared; no step is done yet."
-    words = f"Training is at {now}; the last saved state is of step {text.grouped(saved)}."
+    kept = (
+        f"the last saved state is of step {text.grouped(saved)}"
+        if saved
+        else "no state is saved yet"
+    )
+    words = f"Training is at {now}; {kept}."
     waiting = report.waiting_words(snapshot)
     return f"{words} {waiting}" if waiting else words
 

@@ -113,6 +113,7 @@ class RunScreen(Screen[None]):
         self._run = run
         self._host: Host
         self._chart_at = 0.0
+        self._chart_late = False
         self._polled_at = 0.0
         # What a watched run told before it was watched is no news.
         self._last_told = None if run.own else last_of(run.snapshot().log)
@@ -170,7 +171,8 @@ class RunScreen(Screen[None]):
             return
         snapshot = self._run.snapshot()
         # Covered by another page nothing is drawn; behind help or a dialog the end waits.
-        if self.is_current and (self._seen is not snapshot or snapshot.state != "paused"):
+        still = self._seen is snapshot and snapshot.state == "paused" and not self._chart_late
+        if self.is_current and not still:
             self._show(snapshot)
             self._seen = snapshot
         # The last event precedes the end of the thread, which still closes files and sockets.
@@ -202,7 +204,8 @@ class RunScreen(Screen[None]):
         if self._seen is None or snapshot.log is not self._seen.log:
             self._show_events(snapshot)
         now = time.monotonic()
-        if now - self._chart_at >= 1 / self._host.fps:
+        self._chart_late = now - self._chart_at < 1 / self._host.fps
+        if not self._chart_late:
             self._chart_at = now
             self.query_one(LossChart).follow(snapshot.points)
         self._show_window_title(name, snapshot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 
@@ -22,15 +23,16 @@ def test_its_state_is_exact_also_through_json():
     assert again.state() == guard.state()
 
 
-def test_what_an_older_state_lacks_stays_as_it_is():
-    guard = Guard(0.5, 1)
+@pytest.mark.parametrize("older", [{}, {"spikes": {"means": [1.0], "counts": [9], "running": 2}}])
+def test_what_an_older_state_lacks_is_as_in_a_new_run(older: dict[str, Any]) -> None:
+    """Also in a run that goes back to it: what led there would else count again."""
+    guard = Guard(0.5, 1, 2, 30, 20)
     guard.spikes.learn([1.0], [500])
-    before = guard.state()
-    guard.load_state({})
-    assert guard.state() == before
-    guard.load_state({"rate_factor": 1.0, "rollbacks": 0, "rows": None, "skipped_steps": 2})
-    assert (guard.rate_factor, guard.skipped_steps) == (1.0, 2)
-    assert guard.spikes.state() == before["spikes"]
+    guard.spikes.running = 3
+    guard.load_state(older)
+    assert guard == Guard()
+    guard.load_state({"skipped_steps": 2, "rate_factor": 0.25})
+    assert (guard.rate_factor, guard.skipped_steps, guard.rows) == (0.25, 2, None)
 
 
 def test_bins_begin_at_the_edges():

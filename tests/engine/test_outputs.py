@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from engine import outputs, patience
+from engine import patience, saving
 from engine.checkpoint.state import list_states, read_newest
 from engine.events import Ended, Event, Phase, Saved, StepDone, Waiting, Warned
 from engine.runs import RunFolder, read_events
@@ -313,8 +313,8 @@ def test_memory_running_short_while_saving_costs_no_run(
     made = recipe(root, save={"copy_to": str(root / "tiny.safetensors" / "loras")})
     run = Run(create_run(made))
     (run.folder / "samples").write_text("no folder")
-    monkeypatch.setattr(outputs, "write_state", Short(outputs.write_state, 1, 2))
-    monkeypatch.setattr(outputs, "write_network", Short(outputs.write_network, 1, 3, 4))
+    monkeypatch.setattr(saving, "write_state", Short(saving.write_state, 1, 2))
+    monkeypatch.setattr(saving, "write_network", Short(saving.write_network, 1, 3, 4))
     run.go()
     assert run.end.exit == 5
     assert "finished file" in run.end.message and "state of step 6 is saved" in run.end.message

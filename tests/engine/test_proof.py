@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from engine.control import Control
+from engine.errors import Problem, TrainingError
 from engine.events import Ended, Event, Proved, StepDone, Warned
 from engine.models.family import BaseModel
 from engine.models.load import load_model
@@ -302,6 +303,37 @@ def test_short_memory_leaves_the_picture_out_and_is_no_fault(
     assert len(proof.findings) == 4
 
 
+def test_a_base_that_gives_no_picture_is_no_fault_of_the_file(
+    lora: Network, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that overflows in fp16, whose previews were left out all along."""
+    monkeypatch.setattr("engine.proof.paint_one", no_picture)
+    proof = proof_of(written(lora, tmp_path / "n.safetensors"), lora, base)
+    assert proof.good
+    assert "not made of numbers" in proof.left_out
+    assert len(proof.findings) == 4
+
+
+def test_a_file_that_gives_no_picture_where_training_gave_one_is_found(
+    lora: Network, base: BaseModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    painted: list[Any] = []
+
+    def at_last_none(*given: Any, **more: Any) -> Any:
+        painted.append(given)
+        return no_picture() if len(painted) == 3 else paint_one(*given, **more)
+
+    monkeypatch.setattr("engine.proof.paint_one", at_last_none)
+    before = paint_one(base, SHOT).tobytes()
+    proof = proof_of(written(lora, tmp_path / "n.safetensors"), lora, base)
+    assert "no picture, and one in training" in proof.faults[0]
+    assert paint_one(base, SHOT).tobytes() == before
+
+
+def no_picture(*_: Any, **__: Any) -> Any:
+    raise TrainingError(Problem("The picture is not made of numbers any more."))
+
+
 # In a run ----------------------------------------------------------------------------------------
 
 
@@ -349,7 +381,7 @@ def test_a_run_whose_file_does_not_do_what_was_trained_says_so(
         two_tensors_are_swapped(tensors)
         save_file(tensors, path, {"ss_network_module": "networks.lora"})
 
-    monkeypatch.setattr("engine.outputs.verify_network", spoil)
+    monkeypatch.setattr("engine.saving.verify_network", spoil)
     recipe = small_recipe(tmp_path, train={"epochs": 1, "max_steps": 2}, optim={"lr": 1e-2})
     folder = create_run(recipe)
     events = finished(folder, recipe, calmly)
@@ -357,7 +389,7 @@ def test_a_run_whose_file_does_not_do_what_was_trained_says_so(
     assert not proof.good
     said = next(event.message for event in events if isinstance(event, Warned))
     assert "does not do what was trained: 2 layers changed otherwise" in said
-    assert f"lyctui resume {folder.name} --from-step" in said
+    assert f"lyctui resume {RunFolder(folder).called} --from-step" in said
     assert isinstance(events[-1], Ended)
     assert (events[-1].state, events[-1].exit) == ("finished", 1)
     assert "does not do what was trained" in events[-1].message

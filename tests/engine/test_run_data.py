@@ -155,7 +155,7 @@ def test_a_picture_that_is_needed_and_not_there_ends_the_run_with_its_state_save
     assert ".png" in problem.where
     assert problem.remedy == (
         f"The state of step 1 is saved. Put it back as it was, then go on with `lyctui resume "
-        f"{folder.name}`."
+        f"{RunFolder(folder).called}`."
     )
     refused = run(stored_recipe(folder), folder, calmly, resume=True)
     told = {removed: "3 pictures were removed", replaced: "3 pictures were replaced"}

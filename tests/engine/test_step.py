@@ -119,6 +119,8 @@ def test_back_offs_of_the_scaler_are_counted_and_a_bad_loss_is_none(
     wrong = go(training, 4)
     assert not torch.isfinite(wrong.loss)
     assert torch.equal(flat(training), before)
+    # A GPU's host looks at it only after some more steps.
+    assert torch.isfinite(go(training, 5).loss)
     assert training.guard.skipped_steps == 2, "that is none of the scaler's"
 
 

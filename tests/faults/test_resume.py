@@ -1,16 +1,10 @@
-"""A run stopped or killed at any instant and resumed ends in the same tensors as one that was not."""
+"""A run that was asked to stop goes on as if it had not been; what a resume may change, and what it refuses."""
 
 from __future__ import annotations
 
 import json
-import random
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from safetensors.torch import save_file
@@ -19,46 +13,13 @@ from engine.control import Control
 from engine.events import Event, StepDone
 from engine.models.load import load_model
 from engine.networks.headers import read_header
-from engine.runs import RunFolder, read_events, run_info
 from engine.session import Session, create_run, stored_recipe
 from engine.settings import Recipe
-from tests.small_run import draw_pictures, small_recipe, tensor_bytes
+from tests.faults.golden import Golden
+from tests.faults.table import Ledger
+from tests.small_run import draw_pictures, small_recipe
 
 pytestmark = pytest.mark.slow
-
-ALGORITHMS: list[dict[str, Any]] = [
-    {"algorithm": "lora", "rank": 4, "alpha": 2.0, "dropout": 0.1, "rank_dropout": 0.1},
-    {"algorithm": "locon", "targets": "full", "rank": 2, "alpha": 1.0, "tucker": True},
-    {"algorithm": "lokr", "rank": "full", "alpha": 1.0, "factor": 4, "module_dropout": 0.1},
-    {"algorithm": "lokr", "rank": 2, "alpha": 1.0, "factor": -1, "scalar": True, "max_norm": 0.5},
-]
-OTHERS: list[dict[str, Any]] = [
-    {"algorithm": "lora", "rank": 4, "alpha": 2.0, "dora": "input", "train_norm": True},
-    {"algorithm": "loha", "targets": "full", "rank": 2, "tucker": True, "scalar": True},
-    {"algorithm": "lokr", "rank": 2, "alpha": 1.0, "factor": 4, "dora": "output"},
-    {"algorithm": "ia3", "max_norm": 0.5, "module_dropout": 0.2},
-    {"algorithm": "dylora", "rank": 4, "alpha": 2.0, "block_size": 2, "dropout": 0.1},
-    {"algorithm": "glora", "rank": 2, "alpha": 1.0, "scalar": True, "rank_dropout": 0.2},
-    {"algorithm": "diag-oft", "rank": 8, "constraint": 1e-4, "rescaled": True, "max_norm": 0.2},
-    {"algorithm": "boft", "rank": 16, "module_dropout": 0.1},
-    {"algorithm": "full", "targets": "unet-up-blocks", "max_norm": 0.2},
-    {"algorithm": "t-lora", "rank": 4, "alpha": 2.0, "rank_dropout": 0.1},
-    {
-        "algorithm": "lora",
-        "rank": 4,
-        "overrides": [
-            {"pattern": ".*attn2.*", "algorithm": "lokr", "rank": "full"},
-            {"pattern": "mid_block.*", "exclude": True},
-            {"pattern": ".*ff.*", "rank": 2},
-        ],
-    },
-]
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "adamw": {"optimizer": "adamw", "lr": 1e-3, "te_lr": 5e-4},
-    "adamw8bit": {"optimizer": "adamw8bit", "lr": 1e-3, "te_lr": 5e-4},
-    # Stopped after step 2, where its text encoder leaves.
-    "prodigy": {"optimizer": "prodigy", "lr": 1.0, "te_lr": 1.0, "te_stop_percent": 50},
-}
 
 
 def run(
@@ -97,80 +58,20 @@ def whole_run(recipe: Recipe) -> Path:
     return folder / f"{folder.name}.safetensors"
 
 
-def _tried(network: dict[str, Any], optimizer: str) -> bool:
-    """The optimizers are tried with the algorithms that are quick."""
-    return optimizer == "adamw" or network["algorithm"] != "locon"
-
-
-def _words(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value['algorithm']}-{'-'.join(list(value)[1:])}"
-
-
-CASES = [
-    *[(network, name) for name in OPTIMIZERS for network in ALGORITHMS if _tried(network, name)],
-    *[(network, "adamw") for network in OTHERS],
-]
-
-
-@pytest.mark.parametrize(("network", "optimizer"), CASES, ids=_words)
-def test_stopped_and_resumed_equals_uninterrupted(
-    tmp_path: Path, network: dict[str, Any], optimizer: str
-) -> None:
-    recipe = small_recipe(
-        tmp_path,
-        network=network,
-        optim=OPTIMIZERS[optimizer],
-        data={"flip": True, "shuffle_tags": True, "caption_dropout": 0.2},
-        train={"epochs": 1, "accumulation": 2},
-    )
-    golden = tensor_bytes(whole_run(recipe))
-    folder = create_run(recipe)
-    stopped = run(recipe, folder, watch=stop_at(2))
-    assert stopped.snapshot().state == "stopped"
-    assert stopped.exit_code == 130
-    resumed = run(stored_recipe(folder), folder, resume=True, watch=calmly)
-    assert resumed.error is None, resumed.error
-    assert resumed.snapshot().state == "finished"
-    file = folder / f"{folder.name}.safetensors"
-    assert tensor_bytes(file) == golden
-    (hop,) = json.loads(read_header(file).metadata["lyctui.lineage"])
-    assert (hop["run"], hop["step"]) == (folder.name, 2)
-    assert [note.partition(":")[0] for note in hop["notes"]] == ["exact"]
-
-
-def test_killed_twice_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path, save={"precision": "fp32", "state_minutes": 0.01})
-    golden = tensor_bytes(whole_run(recipe))
-    folder = RunFolder(create_run(recipe))
-    rng = random.Random(11)
-    for attempt in range(2):
-        kill_after(folder, steps=3 + 3 * attempt, resume=attempt > 0, rng=rng)
-        assert run_info(folder.path).state == "ended unexpectedly"
-    resumed = run(stored_recipe(folder.path), folder.path, resume=True, watch=calmly)
-    assert resumed.error is None, resumed.error
-    assert tensor_bytes(folder.path / f"{folder.name}.safetensors") == golden
-
-
-def kill_after(folder: RunFolder, *, steps: int, resume: bool, rng: random.Random) -> None:
-    """Train in a process of its own and SIGKILL it somewhere after `steps` steps."""
-    code = (
-        "import sys; from pathlib import Path; from engine.session import Session, stored_recipe\n"
-        "folder = Path(sys.argv[1])\n"
-        "session = Session(stored_recipe(folder), folder, resume=sys.argv[2] == 'True')\n"
-        "session.start(); session.wait()"
-    )
-    process = subprocess.Popen([sys.executable, "-c", code, str(folder.path), str(resume)])
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        events, _ = read_events(folder.events)
-        done = [event.step for event in events if isinstance(event, StepDone)]
-        if done and done[-1] >= steps:
-            break
-        assert process.poll() is None
-        time.sleep(0.01)
-    time.sleep(rng.random() * 0.2)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+@pytest.mark.parametrize(
+    "step", [1, *(pytest.param(step, marks=pytest.mark.faults_long) for step in (2, 3))]
+)
+def test_stopped_and_resumed_equals_uninterrupted(quick: Golden, ledger: Ledger, step: int) -> None:
+    """Step 1 and 3 lie in the middle of an epoch, 2 at its end."""
+    folder = quick.new_run()
+    with ledger.fault("stopped", f"at step {step}") as lost:
+        assert quick.job(folder, watch=stop_at(step)).run().code == 130
+        quick.resumed(folder)
+        lost += quick.differences(folder, deaths=0, asked=True)
+        file = folder / f"{folder.name}.safetensors"
+        (hop,) = json.loads(read_header(file).metadata["lyctui.lineage"])
+        assert (hop["run"], hop["step"]) == (folder.name, step)
+        assert [note.partition(":")[0] for note in hop["notes"]] == ["exact"]
 
 
 def test_accumulation_in_parts_gives_the_gradient_of_the_whole_batch(tmp_path: Path) -> None:
@@ -226,16 +127,6 @@ def test_more_epochs_go_on_and_other_changes_are_refused(tmp_path: Path) -> None
         stored_recipe(folder, ["optim.lr=0.1"])
 
 
-def test_changed_pictures_are_noticed(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path)
-    folder = create_run(recipe)
-    run(recipe, folder, watch=stop_at(2))
-    caption = next((tmp_path / "pictures").rglob("*.txt"))
-    caption.write_text("something else")
-    resumed = run(stored_recipe(folder), folder, resume=True, watch=calmly)
-    assert "Pictures or captions have changed" in str(resumed.error)
-
-
 def test_another_vae_under_the_same_name_is_noticed(tmp_path: Path) -> None:
     recipe = small_recipe(tmp_path)
     assert recipe.model.path is not None
@@ -250,17 +141,3 @@ def test_another_vae_under_the_same_name_is_noticed(tmp_path: Path) -> None:
     save_file({name: tensor * 1.5 for name, tensor in state.items()}, vae)
     resumed = run(stored_recipe(folder), folder, resume=True, watch=calmly)
     assert "The VAE is another one than this run began with." in str(resumed.error)
-
-
-def test_a_damaged_newest_state_falls_back(tmp_path: Path) -> None:
-    recipe = small_recipe(tmp_path)
-    golden = tensor_bytes(whole_run(recipe))
-    folder = RunFolder(create_run(recipe))
-    run(recipe, folder.path, watch=stop_at(8))
-    newest = sorted(folder.states.iterdir())[-1]
-    (newest / "network.safetensors").write_bytes(b"broken")
-    resumed = run(stored_recipe(folder.path), folder.path, resume=True, watch=calmly)
-    assert resumed.error is None, resumed.error
-    messages = [getattr(event, "message", "") for event in resumed.snapshot().log]
-    assert any(newest.name in message for message in messages)
-    assert tensor_bytes(folder.path / f"{folder.name}.safetensors") == golden

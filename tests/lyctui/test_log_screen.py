@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from textual.widgets import Log
 
 import lyctui.app
@@ -37,3 +38,23 @@ async def test_an_empty_text_says_so() -> None:
     async with app.run_test(size=(80, 24)) as pilot:
         await until(pilot, lambda: isinstance(app.screen, TextScreen))
         await until(pilot, lambda: "nothing yet" in app.screen.query_one(Log).lines)
+
+
+@pytest.mark.parametrize("of_file", [False, True])
+async def test_long_lines_are_seen_whole_at_every_width(tmp_path: Path, of_file: bool) -> None:
+    words = [f"word{number}" for number in range(40)]
+    path = tmp_path / "run.log"
+    path.write_text(f"{' '.join(words)}\n    indented\n")
+    app = App(
+        lambda: LogScreen(path) if of_file else TextScreen("text", path.read_text().split("\n"))
+    )
+    async with app.run_test(size=(80, 24)) as pilot:
+        await until(pilot, lambda: isinstance(app.screen, TextScreen))
+        log = app.screen.query_one(Log)
+        for width in (80, 120):
+            await pilot.resize_terminal(width, 24)
+            await until(pilot, lambda: 0 < log.virtual_size.width <= log.content_size.width)
+            seen = [line for line in log.lines if line]
+            assert max(map(len, seen)) > width - 20, "no narrower than it has to be"
+            assert " ".join(seen).split() == [*words, "indented"]
+            assert "    indented" in seen

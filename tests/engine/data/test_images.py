@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 
 from engine.data.colour import parse_background, random_background
 from engine.data.images import PictureError, load_rgb, quick_size, read_image_fact
-from engine.errors import RecipeError
+from engine.errors import OutOfMemory, RecipeError
 
 FORMATS = ["png", "jpg", "webp", "bmp", "gif", "tif", "avif"]
 
@@ -267,3 +267,17 @@ def test_a_picture_of_floats_is_refused_where_one_is_no_number(
     assert load_rgb(tmp_path / "good.tif").getpixel((0, 0)) == (128, 128, 128)
     with pytest.raises(PictureError, match=r"bad\.tif.*some of its values are no numbers"):
         read_image_fact(tmp_path / "bad.tif")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading")])
+def test_a_machine_without_memory_is_no_fault_of_the_picture(
+    tmp_path: Path, picture, monkeypatch, error: Exception
+) -> None:
+    path = picture(tmp_path / "a.png")
+
+    def none_left(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", none_left)
+    with pytest.raises(OutOfMemory, match=r"a\.png: There is not enough memory"):
+        load_rgb(path)

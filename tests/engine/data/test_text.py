@@ -155,6 +155,23 @@ def test_captions_that_do_not_fit_into_memory_are_read_from_the_disk(tmp_path: P
     assert torch.equal(cache.encode(["a", "ccc"]), Encoder()(["a", "ccc"]))
 
 
+def test_what_is_on_a_disk_that_became_full_is_still_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = HostRoom(available=lambda: 0)
+    encoder = Encoder()
+    cache = cache_of(encoder, Store(tmp_path, limit_bytes=10**9), room=room)
+    cache.fill(["a"])
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Store, "put", full)
+    for _ in range(2):
+        assert torch.equal(cache.encode(["a", "bb"]), Encoder()(["a", "bb"]))
+    assert encoder.asked == ["a", "", "bb"], "nothing is encoded twice"
+
+
 def test_captions_stay_in_memory_where_there_is_no_disk_for_them() -> None:
     encoder = Encoder()
     cache = cache_of(encoder, room=HostRoom(available=lambda: 0))

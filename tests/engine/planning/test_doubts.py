@@ -158,7 +158,6 @@ TEXT_AND_TRAINING = [
         of("train", ema_decay=0.99),
         "averages by itself",
     ),
-    (of("run", wandb=True), of("run", csv=True), "preview pictures and recipe to Weights & Biases"),
     (
         of("data", flip=True, class_word="Woman"),
         of("data", flip=True, class_word="landscape"),
