@@ -41,9 +41,10 @@ def step_gradients(training: Training, plan: StepPlan, place: Place) -> Computed
     """The step's gradient: once more as a whole where memory ran short, then in ever smaller passes.
 
     All draws are keyed by planned batch and sample, so passes change nothing but the rounding. How small
-    they had to be is kept in the guard. Raises OutOfMemory where not even one sample fits.
+    they had to be is kept in the guard. Raises OutOfMemory where not even one sample fits; a resume then
+    begins with passes as large as they were before.
     """
-    guard = training.guard
+    guard, before = training.guard, training.guard.rows
     largest = max(len(batch.items) for batch in plan.batches)
     again = True
     while True:
@@ -58,6 +59,7 @@ def step_gradients(training: Training, plan: StepPlan, place: Place) -> Computed
             continue
         rows = min(guard.rows or largest, largest)
         if rows == 1:
+            guard.rows = before
             raise OutOfMemory(_one_is_too_much(training, place))
         guard.rows = rows // 2
 

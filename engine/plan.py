@@ -26,9 +26,9 @@ from engine.planning.disk import check_disks, disk_at
 from engine.planning.doubts import prediction_problems
 from engine.planning.facts import Facts
 from engine.planning.family import how_told, prediction_notice
-from engine.planning.leaving import leaving
 from engine.planning.fill import Filled, fill, setting_paths
 from engine.planning.filler import Origin
+from engine.planning.leaving import leaving
 from engine.planning.lengths import with_cut_captions
 from engine.planning.memory import MemoryEstimate
 from engine.planning.notices import notices_of

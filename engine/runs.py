@@ -17,7 +17,16 @@ from typing import Any, Literal
 
 from engine.control import REQUESTS
 from engine.errors import Problem, RunError
-from engine.events import Ended, Event, RolledBack, Started, StepDone, Waiting, from_dict
+from engine.events import (
+    Ended,
+    Event,
+    Phase,
+    RolledBack,
+    Started,
+    StepDone,
+    Waiting,
+    from_dict,
+)
 from engine.regular import open_regular
 from engine.run_lock import Lock as Lock
 from engine.run_lock import Owner as Owner
@@ -168,7 +177,6 @@ def run_info(path: Path) -> RunInfo:
     owner = owner_of(folder)
     events, _ = read_events(folder.events)
     started = next((event for event in reversed(events) if isinstance(event, Started)), None)
-    waiting = next((event for event in reversed(events) if isinstance(event, Waiting)), None)
     ended = _end_of(events)
     state: RunState
     if owner is not None:
@@ -186,8 +194,19 @@ def run_info(path: Path) -> RunInfo:
         updated_at=events[-1].time if events else path.stat().st_mtime,
         owner=owner,
         message=ended.message if ended is not None else "",
-        waiting=waiting.reason if waiting is not None and owner is not None else "",
+        waiting=_waiting(events) if owner is not None else "",
     )
+
+
+def _waiting(events: Sequence[Event]) -> str:
+    """What the process waits for; what one before it waited for when it died is no matter of this one."""
+    for event in reversed(events):
+        match event:
+            case Waiting():
+                return event.reason
+            case Started() | Phase(phase="loading"):
+                return ""
+    return ""
 
 
 def _step_of(events: Sequence[Event]) -> int:

@@ -22,7 +22,7 @@ from engine.checkpoint.state import (
     write_state,
 )
 from engine.control import Control
-from engine.errors import Problem, TrainingError
+from engine.errors import NetworkFileError, Problem, TrainingError
 from engine.events import Event, Phase, Saved, Warned
 from engine.memory import free_memory, is_out_of_memory, tried_again
 from engine.network_list import NetworkList
@@ -169,9 +169,10 @@ class Saver:
     def _put_network(self, place: Place, path: Path, final: bool) -> None:
         training = self._training
         with averaged_weights(training):
-            tensors = training.network.tensors(DTYPES[self._save.precision])
-            if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors.values()):
-                raise TooLarge
+            try:
+                tensors = training.network.tensors(DTYPES[self._save.precision])
+            except NetworkFileError:  # as it tells of numbers that are not finite then
+                raise TooLarge from None
             needed = sum(tensor.nbytes + NAME_BYTES for tensor in tensors.values())
 
             def attempt() -> None:
@@ -195,12 +196,13 @@ class Saver:
             )
             return
         saved = "Its state is saved. " if self.write_state(place) else ""
+        resume = f"`lyctui resume {self._folder.called} --set save.precision=fp32`"
+        go_on = "" if self._save.precision == "fp32" else f"Go on with {resume}. "
         raise TrainingError(
             Problem(
                 f"The finished file was not written: it has {large}.",
                 where=str(self._folder.path),
-                remedy=f"{saved}Go on with `lyctui resume {self._folder.called} --set"
-                " save.precision=fp32`. Such numbers are rarely wanted: the next run may need a lower"
+                remedy=f"{saved}{go_on}Such numbers are rarely wanted: the next run may need a lower"
                 " optim.lr.",
                 path="save.precision",
             )
@@ -237,7 +239,8 @@ class Saver:
                 self._put_state(place, wait=False)
         last = newest_step(self._folder.states)
         if place.step in self.saved_states:
-            kept = "Its state is saved"
+            # Written once more after a rollback, it knows of that; the one before does not.
+            kept = "The one from before is whole" if what == "state" else "Its state is saved"
         elif last:
             kept = f"The last state is that of step {last}"
         else:

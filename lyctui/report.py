@@ -317,7 +317,7 @@ def rolled_back_words(event: RolledBack) -> str:
 
 def _waits(event: Waiting, signs: Signs) -> Line:
     if not event.reason:
-        return (("the wait is over: going on", ""),)
+        return (("the wait is over", ""),)
     return ((f"{signs.warning} {_waiting(event.reason, event.remedy)}", "warning"),)
 
 

@@ -200,7 +200,8 @@ def _put_back(training: Restorable, state: State) -> None:
     training.stop_parts(parts_of(training.optimizer.state_dict()) - parts_of(state.optimizer))
     training.optimizer.load_state_dict(_for_device(state.optimizer))
     training.averages.load_state(state.averaged)
-    training.scaler.load_state_dict(state.scaler)
+    if state.scaler:  # else it was saved on a device that needs none, and begins anew on this one
+        training.scaler.load_state_dict(state.scaler)
     training.guard.load_state(state.guard)
 
 

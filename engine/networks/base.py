@@ -176,6 +176,11 @@ class Adapter(nn.Module, ABC):
         """What LoRA+ gives a larger learning rate (Hayou et al. 2024): the factor of the outputs."""
         return ()
 
+    def exact_parameters(self) -> tuple[nn.Parameter, ...]:
+        """What stays in fp32 where the network is held in half precision: a large number of which a
+        small part is the change."""
+        return ()
+
     def penalty(self) -> Tensor | None:
         """A term that the algorithm asks to be added to the loss, where it has one."""
         return None

@@ -77,6 +77,8 @@ class Kind:
     """They take the ratio of LoRA+."""
     small: bool
     """Too small for a state of 8 bits."""
+    exact: bool = False
+    """Held in fp32 whatever the rest is held in."""
 
 
 def flatten(
@@ -90,18 +92,26 @@ def flatten(
     """The trained parameters of a component as flat buffers, one for each kind that it has.
 
     LoRA+ (Hayou et al. 2024, arXiv:2402.12354) trains the up factors at a rate of their own, so with
-    `split_plus` they get their own buffer. Tensors of fewer numbers than `small_below` do too. Call it
-    once the adapters are on their device.
+    `split_plus` they get their own buffer. Tensors of fewer numbers than `small_below` do too, and in
+    half precision those that an adapter has to hold in fp32. Call it once the adapters are on their device.
     """
     found: dict[Kind, dict[str, nn.Parameter]] = {}
     for member in members:
         if member.component != component:
             continue
         plus = {id(parameter) for parameter in member.adapter.plus_parameters()}
+        exact = {id(parameter) for parameter in member.adapter.exact_parameters()}
         for name, parameter in named(member.adapter):
-            kind = Kind(split_plus and id(parameter) in plus, parameter.numel() < small_below)
+            kind = Kind(
+                plus=split_plus and id(parameter) in plus,
+                small=parameter.numel() < small_below,
+                exact=dtype != torch.float32 and id(parameter) in exact,
+            )
             found.setdefault(kind, {})[name] = parameter
-    return {kind: FlatBuffer(parameters, dtype) for kind, parameters in found.items()}
+    return {
+        kind: FlatBuffer(parameters, torch.float32 if kind.exact else dtype)
+        for kind, parameters in found.items()
+    }
 
 
 def named(adapter: Adapter) -> list[tuple[str, nn.Parameter]]:

@@ -16,8 +16,9 @@ POLYNOMIAL_END = 1e-7
 """Rate at which the schedule `polynomial` ends."""
 WITH_UP_FACTOR = frozenset({"lora", "locon", "dylora"})
 """Algorithms for which LoRA+ was made: an up factor that starts at zero."""
-WHOLE_NUMBERS = frozenset({"diag-oft", "boft", "ia3"})
-"""Algorithms that are kept in fp32: rotations are inverted, (IA)^3 has next to nothing to save."""
+WHOLE_NUMBERS = frozenset({"diag-oft", "boft", "ia3", "t-lora"})
+"""Algorithms that are kept in fp32: rotations are inverted, (IA)^3 has next to nothing to save, and of
+the factors of a T-LoRA only the small difference to its fixed ones counts, which rounding makes its own."""
 
 
 def optimizer_rules(recipe: Recipe, rates: Mapping[str, float]) -> list[Problem]:

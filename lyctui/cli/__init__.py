@@ -5,6 +5,7 @@ What a verb does stands in `lyctui.verbs` and is imported only when the verb is 
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from engine import program_version
@@ -23,4 +24,9 @@ def main() -> None:
         return
     from lyctui.cli.program import run
 
-    sys.exit(run(as_json="--json" in sys.argv))
+    try:
+        sys.exit(run(as_json="--json" in sys.argv))
+    finally:
+        # On its way out Python looks for garbage again and again: seconds, once torch and its libraries
+        # are loaded, in which the shell waits and nothing of use is done.
+        gc.freeze()

@@ -85,7 +85,7 @@ def reopened(folder: Path, asked: Asked, *, from_step: int | None, quiet: bool) 
     from lyctui.monitor import reopen_run
 
     info = run_info(folder)
-    if info.state == "finished" and not asked:
+    if info.state == "finished" and not asked and from_step is None:
         raise RunError(
             Problem(
                 f"The run is finished: {text.grouped(info.step)} steps are done.",

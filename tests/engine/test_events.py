@@ -8,6 +8,7 @@ from engine.events import (
     Event,
     Phase,
     Reducer,
+    RolledBack,
     Sampled,
     Saved,
     Scored,
@@ -78,6 +79,17 @@ def test_a_resume_takes_back_steps_that_are_repeated() -> None:
     snapshot = reducer.apply(step(6, 2.0))
     assert [point.step for point in snapshot.points][-1] == 6
     assert snapshot.first_step == 5
+
+
+def test_pictures_of_repeated_steps_are_shown_once() -> None:
+    reducer = Reducer("r")
+    early, late, asked = (Sampled(at, 1, (f"{at}.png",), ("p",)) for at in (5, 7, 8))
+    reducer.apply_all([Started("r", 10, (5, 5), 2, 10), early, late, asked])
+    # A resume does the same steps again, and gives the same pictures.
+    reducer.apply(Started("r", 10, (5, 5), 2, 10, step=5))
+    assert reducer.apply(late).samples == (early, asked, late)
+    rolled = RolledBack(8, 5, "why", (), 0.5, 1, 3)
+    assert reducer.apply(rolled).samples == (early,), "those were of another way"
 
 
 def test_pause_end_files_and_samples() -> None:

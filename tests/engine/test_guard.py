@@ -94,6 +94,13 @@ def test_losses_that_change_slowly_are_followed():
     assert spikes.means[-1] == pytest.approx(10.0, abs=1.5)
 
 
+def test_a_limit_of_0_ends_a_row():
+    """Else a state would look for ever as if a spike had begun."""
+    spikes = Spikes(running=2)
+    assert not spikes.add([1.0], [500], 0.0)
+    assert spikes.running == 0
+
+
 def test_a_limit_of_0_is_none():
     spikes = known()
     assert not any(spikes.add([1e6], [800], 0.0) for _ in range(9))

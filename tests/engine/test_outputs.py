@@ -11,17 +11,22 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from engine import patience, saving
-from engine.checkpoint.state import list_states, read_newest
+from engine import patience, saving, step
+from engine.assemble import Training
+from engine.checkpoint.state import Place, list_states, read_newest
 from engine.events import Ended, Event, Phase, Saved, StepDone, Waiting, Warned
+from engine.room import GaveUp, Trouble
 from engine.runs import RunFolder, read_events
+from engine.saving import Saver
 from engine.session import Session, create_run, stored_recipe
 from engine.settings import Recipe
+from engine.writing import temporary_beside
 from tests.small_run import small_recipe, tensor_bytes
 
 LAST = 6
@@ -325,6 +330,61 @@ def test_memory_running_short_while_saving_costs_no_run(
     assert again.end.state == "finished"
     assert again.tensors() == golden.tensors()
     assert any("could not be copied" in one for one in again.warnings)
+
+
+def test_numbers_beyond_the_files_precision_are_in_no_file(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Finite as they are trained, infinite in fp16: told on the way, refused at the end, never written."""
+    whole = step._limit_and_average
+
+    def enlarged(training: Training, number: int) -> Any:
+        if number == 3:
+            training.weights.pairs[0].live.flat.detach()[0] = 1e5
+        return whole(training, number)
+
+    monkeypatch.setattr(step, "_limit_and_average", enlarged)
+    run = Run(create_run(recipe(root, save={"precision": "fp16", "every_steps": 2}))).go()
+    assert run.end.exit == 1 and run.end.problems[0]["path"] == "save.precision"
+    assert "Its state is saved" in run.end.message
+    assert [words for words in run.warnings if "too large for fp16" in words] == [
+        f"The network file of step {at} was not written: it has numbers that are too large for fp16."
+        for at in (3, 4)
+    ]
+    assert sorted(path.name for path in run.folder.glob("*.safetensors")) == [
+        f"{run.folder.name}-step00000002.safetensors"
+    ]
+    text = (run.folder / "run.toml").read_text()
+    (run.folder / "run.toml").write_text(text.replace('precision = "fp16"', 'precision = "fp32"'))
+    again = Run(run.folder).go(resume=True)
+    assert again.end.state == "finished" and again.of(StepDone) == []
+
+
+def test_left_while_a_state_is_written_once_more_it_says_which_is_kept(tmp_path: Path) -> None:
+    """As after a rollback, which writes the state that it went back to again."""
+    given: Any = SimpleNamespace(saved_states={3}, _folder=RunFolder(tmp_path / "small"))
+    trouble = Trouble("The disk is full.", "", errno.ENOSPC)
+    said = Saver._unsaved(given, Place(3, 1, 3), "state", GaveUp(trouble)).message
+    assert "without its state" in said and "The one from before is whole" in said
+    said = Saver._unsaved(given, Place(3, 1, 3), "network file", GaveUp(trouble)).message
+    assert "without its network file" in said and "Its state is saved" in said
+
+
+def test_what_a_kill_left_half_written_is_removed(root: Path) -> None:
+    """Beside network files, and beside pictures and their strips."""
+    run = Run(create_run(recipe(root)))
+    for folder in ("", "samples", "samples/000003"):
+        (run.folder / folder).mkdir(exist_ok=True)
+        temporary_beside(run.folder / folder / "a.png").write_text("half")
+    mine = run.folder / "samples" / ".mine.tmp"
+    mine.write_text("of the user")
+
+    def watch(event: Event, run: Run) -> None:
+        if isinstance(event, StepDone) and run.session is not None:
+            run.session.control.ask("stop")
+
+    run.go(watch)
+    assert temporaries(run.folder) == [str(mine)]
 
 
 @pytest.fixture

@@ -512,6 +512,7 @@ def test_files_that_stay_are_counted():
     assert left(every_epochs=0) == 1
     assert left(every_epochs=1, keep_last=2) == 3
     assert left(every_epochs=0, every_steps=20) == 3
+    assert left(every_epochs=0, every_minutes=5, keep_last=4) == 5
 
 
 # Memory -------------------------------------------------------------------------------------

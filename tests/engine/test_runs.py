@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import RunError
-from engine.events import Ended, Event, Started, StepDone, to_dict
+from engine.events import Ended, Event, Phase, Started, StepDone, Waiting, to_dict
 from engine.runs import (
     Lock,
     RunFolder,
@@ -80,6 +80,27 @@ def test_state_is_read_from_the_events(
 ) -> None:
     folder = make_run(tmp_path, "a", *events)
     assert run_info(folder.path).state == state
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ((started(), Waiting("The disk is full.")), "The disk is full."),
+        ((started(), Waiting("The disk is full."), Phase("waiting")), "The disk is full."),
+        ((started(), Waiting("The disk is full."), Waiting("")), ""),
+        ((started(), Waiting("The disk is full."), Phase("loading")), ""),
+        ((started(), Waiting("The disk is full."), started(5)), ""),
+    ],
+)
+def test_a_run_waits_for_what_its_own_process_waits_for(
+    tmp_path: Path, events: tuple[Event, ...], reason: str
+) -> None:
+    folder = make_run(tmp_path, "a", *events)
+    assert run_info(folder.path).waiting == "", "nobody is there to wait"
+    lock = Lock(folder)
+    lock.acquire()
+    assert run_info(folder.path).waiting == reason
+    lock.release()
 
 
 def test_events_come_back_and_half_a_line_waits(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from engine.models.load import load_model
 from engine.picture_files import to_picture, write_picture
 from engine.prompts import Prompt
 from engine.sampling import Shot, paint, paint_one, sample_latents, shot_conditioning
+from engine.sheet.grid import save_png
+from engine.writing import OURS
 from tests.faults.allocator import AllocatorLimit
 from tests.tiny import write_tiny_sd1
 
@@ -277,12 +279,19 @@ def test_files_are_named_after_step_prompt_and_seed_and_tell_all(
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    picture = Image.new("RGB", (8, 8))
+    picture, seen = Image.new("RGB", (8, 8)), []
 
-    def broken(*_: Any, **__: Any) -> None:
+    def broken(descriptor: int, data: Any) -> None:
+        seen.extend(tmp_path.iterdir())
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(picture, "save", broken)
-    with pytest.raises(OSError, match="No space"):
-        write_picture(tmp_path, picture, prompt_index=0, step=1)
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr("engine.writing.write_all", broken)
+    for write in (
+        lambda: write_picture(tmp_path, picture, prompt_index=0, step=1),
+        lambda: save_png(picture, tmp_path / "strip.png"),
+    ):
+        with pytest.raises(OSError, match="No space"):
+            write()
+        assert list(tmp_path.iterdir()) == []
+    assert len({path.name for path in seen}) == 2, "each has a temporary name of its own"
+    assert all(OURS.fullmatch(path.name) for path in seen)

@@ -75,6 +75,19 @@ def test_steps_before_one_that_went_wrong_are_told_and_none_after_it(
     assert told(events) == [1, 2], "what waited behind it is forgotten"
 
 
+@pytest.mark.parametrize(
+    ("plain", "samples"), [((1.0, NAN), (1,)), ((NAN, INF), (0, 1)), ((1.0, 1.0), ())]
+)
+def test_the_samples_that_it_began_with_are_told(
+    plain: tuple[float, ...], samples: tuple[int, ...]
+) -> None:
+    wrong = replace(step(2, NAN), plain_N=torch.tensor(plain))
+    made, _ = report(training(), step(1), wrong)
+    with pytest.raises(WentWrong) as raised:
+        made.flush()
+    assert raised.value.samples == samples
+
+
 def test_an_infinite_gradient_is_normal_where_a_scaler_looks_for_its_scale() -> None:
     skips = [step(n, norm=INF, skipped=n, backoffs=n, scale=2.0**n) for n in range(1, 10)]
     made, events = report(training(scaled=True), *skips, step(10, skipped=9))

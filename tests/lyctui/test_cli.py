@@ -428,3 +428,16 @@ def test_a_reader_that_leaves_early_gets_no_traceback(home):
     )
 
     assert done.stderr == ""
+
+
+def test_nothing_is_looked_through_for_garbage_on_the_way_out(tmp_path):
+    """With torch and its libraries loaded that would take seconds, in which a shell waits."""
+    code = (
+        "import atexit, gc, sys; sys.argv[1:] = ['paths']; from lyctui.cli import main\n"
+        "atexit.register(lambda: print(gc.get_freeze_count() > 0)); main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        env=os.environ | {"LYCTUI_STATE": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "True")

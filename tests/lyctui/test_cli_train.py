@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from tests.small_run import draw_pictures
+from tests.small_run import draw_pictures, tensor_bytes
 from tests.tiny import write_tiny_sd1
 
 pytestmark = pytest.mark.slow
@@ -115,6 +115,17 @@ def test_a_run_is_watched_stopped_and_gone_on_with_by_the_same_line(place):
     code, events_again, err = finish(second)
     assert (code, err) == (0, "")
     assert [each["step"] for each in events_again if each["event"] == "step"] == [told["step"] + 1]
+    # Finished or not: from an earlier state the same comes out.
+    file = place / "runs" / "second" / "second.safetensors"
+    before = tensor_bytes(file)
+    file.unlink()
+    code, events_again, err = finish(
+        start(place, "resume", "second", "--from-step", told["step"], "--json")
+    )
+    assert (code, err) == (0, "")
+    assert [each["step"] for each in events_again if each["event"] == "step"] == [told["step"] + 1]
+    assert any("goes on from step" in each.get("message", "") for each in events_again)
+    assert tensor_bytes(file) == before
     # Finished now: the line of a service starts anew rather than train a finished run again.
     code, _, err = finish(start(place, "resume", "second", "--json"))
     assert code == 2

@@ -1,6 +1,9 @@
 """Trouble in the monitor at 80x24: it stands where one looks, says where the run is, and goes away."""
 
 import json
+import queue
+import signal
+import threading
 import time
 
 import pytest
@@ -105,6 +108,22 @@ def test_a_signal_before_the_first_line_stops_the_run(toy_run):
     signals.began(run)
     assert run.wait(20)
     assert (run.snapshot().state, exit_code(run, signals)) == ("stopped", 129)
+
+
+def test_an_event_that_fails_is_not_the_last_one_that_is_heard():
+    class Unready:
+        """A run in the instant between being known and being started."""
+
+        @property
+        def live(self):
+            raise RuntimeError("cannot join thread before it is started")
+
+    signals, heard = Signals(), queue.SimpleQueue()
+    signals.run, signals.listener = Unready(), heard.put
+    threading.Thread(target=signals._serve, daemon=True).start()
+    signals._save(signal.SIGUSR1, None)
+    signals._stop(signal.SIGTERM, None)
+    assert [heard.get(timeout=20), heard.get(timeout=20)] == ["save", "stop"]
 
 
 async def test_a_failed_run_names_the_file_it_left(watched):

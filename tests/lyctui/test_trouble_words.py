@@ -75,11 +75,12 @@ def test_waiting_stands_at_the_top_with_its_time_frozen(reducer, tmp_path, toy_r
     assert "2 h left" in line
     assert "done about" not in line
     assert words in loss_words(snapshot)
+    assert "no state is saved yet" in loss_words(replace(snapshot, last_saved_step=0))
     (said, *_) = LineLog(toy_run(), SIGNS).lines([FULL], snapshot, now=1.0)
     assert said.endswith(words)
     snapshot = reducer.apply(Waiting(""))
     assert report.waiting_words(snapshot) == ""
-    assert line_of(Waiting(""), tmp_path) == ("the wait is over: going on", "")
+    assert line_of(Waiting(""), tmp_path) == ("the wait is over", "")
     snapshot = reducer.apply_all([FULL, Ended("stopped", "r", (), 120, 130)])
     assert report.waiting_words(snapshot) == ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -22,6 +23,8 @@ from typing import Any
 
 import pytest
 
+from engine.runs import RunFolder, owner_of
+
 REPO = Path(__file__).resolve().parents[2]
 TOY = Path(__file__).with_name("toy.py")
 PATIENCE = 30.0
@@ -32,6 +35,7 @@ def environment(folder: Path) -> dict[str, str]:
     keep = {key: os.environ[key] for key in ("PATH", "LANG", "HOME") if key in os.environ}
     own = {
         "TERM": "xterm-256color",
+        "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(REPO),
         "PYTHONUTF8": "1",
         "LYCTUI_STATE": str(folder / "state"),
@@ -185,6 +189,7 @@ class Tmux:
     def __init__(self, folder: Path) -> None:
         self._socket = f"lyctui-{uuid.uuid4().hex[:8]}"
         self._folder = folder
+        self._run: Path | None = None
 
     def call(self, *arguments: str) -> str:
         command = ["tmux", "-L", self._socket, "-f", "/dev/null", *arguments]
@@ -201,6 +206,7 @@ class Tmux:
         run = self._folder / "vexilo_v1"
         words = " ".join([sys.executable, str(TOY), str(run), *arguments])
         self.start(f"{words}; echo EXIT $?; sleep 60", width, height)
+        self._run = run
         return run
 
     @property
@@ -217,6 +223,14 @@ class Tmux:
     def keys(self, *keys: str) -> None:
         self.call("send-keys", "-t", "s", *keys)
 
+    def finish(self) -> None:
+        """End the server, and a run that goes on without it: a paused one would do so for ever."""
+        self.call("kill-server")
+        owner = owner_of(RunFolder(self._run)) if self._run is not None else None
+        if owner is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(owner.pid, signal.SIGKILL)
+
 
 @pytest.fixture
 def tmux(tmp_path: Path) -> Iterator[Tmux]:
@@ -225,4 +239,4 @@ def tmux(tmp_path: Path) -> Iterator[Tmux]:
         pytest.skip("tmux is not installed")
     server = Tmux(tmp_path)
     yield server
-    server.call("kill-server")
+    server.finish()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
 REPOSITORY = Path(__file__).parents[2]
 SECRETS = {
     "WANDB_API_KEY": "canary-of-wandb-0123456789abcdef",

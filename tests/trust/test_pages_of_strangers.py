@@ -18,13 +18,13 @@ from engine.sheet.page import page_of
 from engine.sheet.values import Cell, Row, Sheet
 from lyctui import plain_wizard
 from lyctui.app import LyctuiApp
+from lyctui.demo.asset import unpack_base
 from lyctui.draft import Draft
 from lyctui.screens.pages import make_page
 from lyctui.screens.tools_form import ToolFormScreen
 from lyctui.steps import NAMES
 from lyctui.tool_forms import TOOLS, ToolDraft
 from lyctui.wizard import Wizard
-from tests.tiny_families import write_tiny
 from tests.trust.hostile import HOSTILE, MARK, NAME, OBEYED, assert_harmless, screen_text
 from tests.trust.test_texts_of_strangers import SIZE, hostile_folder, hostile_network, until
 
@@ -35,7 +35,7 @@ MACHINE = Hardware(gpus=(), cores=2, ram_total=24 * GIB, ram_free=20 * GIB)
 def hostile_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model whose name and words are hostile."""
     folder = tmp_path_factory.mktemp("base")
-    tensors = load_file(write_tiny(folder / "plain.safetensors", "sd1"))
+    tensors = load_file(unpack_base(folder))
     path = folder / f"{NAME}.safetensors"
     save_file(tensors, path, {"modelspec.title": HOSTILE, "modelspec.prediction_type": HOSTILE})
     return path
@@ -47,7 +47,10 @@ def draft(hostile_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("lyctui.wizard.Wizard.warm_up", lambda self: None)
     made = Draft()
     made.set("model.path", hostile_base)
-    made.set("data.folder", hostile_folder(tmp_path / f"data{NAME}"))
+    folder = hostile_folder(tmp_path / f"data{NAME}")
+    for refused in [*folder.rglob("cut*"), *folder.rglob("link*")]:
+        refused.unlink()
+    made.set("data.folder", folder)
     made.set("data.trigger", NAME)
     made.set("data.class_word", NAME)
     made.set("sample.prompts", [HOSTILE])
@@ -56,6 +59,15 @@ def draft(hostile_base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     return made
 
 
+def assert_inert(app: LyctuiApp) -> None:
+    """As `assert_harmless`, where a row may end within the text: markup makes something to click on."""
+    assert OBEYED.search(screen_text(app)) is None
+    for row in app.screen._compositor.render_strips():
+        for segment in row:
+            assert not (segment.style and "@click" in segment.style.meta), segment
+
+
+@pytest.mark.slow
 async def test_every_page_of_the_wizard(draft: Draft) -> None:
     wizard = Wizard(draft, hardware=MACHINE)
     wizard.begin()
@@ -72,10 +84,9 @@ async def test_every_page_of_the_wizard(draft: Draft) -> None:
                 await pilot.press(*filter(None, [key]))
                 await app.workers.wait_for_complete()
                 await pilot.pause()
-                assert_harmless(screen_text(app), tells=False)
+                assert_inert(app)
                 told |= {name} if MARK in screen_text(app) else set()
-                print(name, key, screen_text(app))
-    assert told >= {"model", "dataset", "samples", "review"}, told
+    assert told >= {"dataset", "samples", "review"}, told
 
 
 def test_the_wizard_as_questions(draft: Draft, monkeypatch: pytest.MonkeyPatch) -> None:

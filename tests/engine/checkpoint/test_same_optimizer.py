@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from engine.checkpoint.resume import put_back
 from engine.checkpoint.same_optimizer import refuse_other_optimizer
 from engine.checkpoint.state import Identity, Place, State
 from engine.errors import RunError
@@ -73,6 +75,24 @@ def test_a_tensor_of_another_shape_is_named() -> None:
     theirs.optimizer["state"]["b.down"]["exp_avg"] = torch.zeros(3, 3)
     with pytest.raises(RunError, match=r"exp_avg of b\.down has another shape"):
         refuse_other_optimizer(made(), theirs)
+
+
+def test_a_state_of_a_device_without_a_scaler_goes_on_where_there_is_one() -> None:
+    """train.device may change: the loss scaler then begins anew."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0)
+    nothing: Any = SimpleNamespace(load_training_state=lambda _: None, load_state=lambda _: None)
+    training: Any = SimpleNamespace(
+        network=nothing,
+        averages=nothing,
+        guard=nothing,
+        scaler=scaler,
+        optimizer=made(),
+        stop_parts=lambda _: None,
+    )
+    put_back(training, state(made()))
+    assert scaler.get_scale() == 8.0
+    put_back(training, replace(state(made()), scaler={**scaler.state_dict(), "scale": 2.0}))
+    assert scaler.get_scale() == 2.0
 
 
 BREAK: list[Callable[[dict[str, Any]], Any]] = [

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from engine.networks.base import Setup
 from engine.networks.dora import Dora, axis_of
+from engine.networks.flat import flatten
 from engine.networks.network import from_file
 from engine.networks.table import read
 from tests.engine.networks.layers import (
@@ -183,6 +184,23 @@ def test_magnitudes_stay_fp32_in_a_half_precision_file_and_tell_the_axis(form, k
     again = only(from_file({"unet": make_model(kind)}, tensors, {}))
     assert again.axis == CHOICES[form].dora
     assert torch.equal(again.dora_scale, only(network).dora_scale)
+
+
+@torch.no_grad()
+@EVERY
+@EACH
+def test_held_in_bf16_it_starts_at_no_change_and_its_file_changes_what_it_does(form, kind):
+    model = make_model(kind)
+    network = make_network(model, CHOICES[form])
+    adapter = only(network)
+    flatten(network.members, "unet", dtype=torch.bfloat16)
+
+    assert adapter.dora_scale.dtype == torch.float32
+    assert {each.dtype for each in adapter.inner.own_parameters()} == {torch.bfloat16}
+    assert not (adapter.delta() / model.layer.weight.abs().mean()).gt(1e-6).any()
+    stir(network, 1e-3)
+    read = only(from_file({"unet": model}, network.tensors(), {}))
+    assert (adapter.delta() - read.delta()).norm() < 0.01 * read.delta().norm()
 
 
 def test_the_axis_of_a_square_layer_is_told_by_the_place_of_the_one():

@@ -120,6 +120,6 @@ def test_precisions_that_do_not_go_together() -> None:
     )
     for precision in ("bf16", "no", None):
         assert refused(train={"network_precision": "bf16", "precision": precision}) == {}
-    for algorithm in ("diag-oft", "boft", "ia3"):
+    for algorithm in ("diag-oft", "boft", "ia3", "t-lora"):
         said = refused(network={"algorithm": algorithm}, train={"network_precision": "bf16"})
         assert "is trained in fp32 only" in said[path]
