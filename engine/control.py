@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 Request = Literal["stop", "save", "sample", "pause", "continue"]
@@ -36,6 +37,14 @@ class Control:
             taken, self._waiting = tuple(self._waiting), []
             self._arrived.clear()
         return taken
+
+    def give_back(self, requests: Sequence[Request]) -> None:
+        """Leave requests again that were taken and not obeyed; what came since is the later word."""
+        with self._lock:
+            earlier = [request for request in requests if request not in self._waiting]
+            self._waiting = earlier + self._waiting
+            if self._waiting:
+                self._arrived.set()
 
     def asked(self, request: Request) -> bool:
         """Whether a request waits; it stays."""

@@ -36,6 +36,7 @@ class Patience:
         self._control = control
         self._emit = emit
         self._later: list[Request] = []
+        self._waited = False
 
     def until_done(self, attempt: Callable[[], T], place: Place) -> T:
         """What `attempt` gives once the disk takes it. Raises GaveUp where a stop is asked for meanwhile.
@@ -47,16 +48,19 @@ class Patience:
             self.require_folder()
             return attempt()
 
+        self._waited = False
         try:
-            return wait_for(
+            done = wait_for(
                 tried,
                 explain=lambda error: trouble_of(error, self._folder.path),
                 tell=self._tell,
                 hold=lambda: self._hold(place),
             )
+            if self._waited:
+                self._emit(Phase("saving"))
+            return done
         finally:
-            for request in self._later:
-                self._control.ask(request)
+            self._control.give_back(self._later)
             self._later.clear()
 
     def require_folder(self) -> None:
@@ -68,8 +72,8 @@ class Patience:
     def _tell(self, trouble: Trouble | None) -> None:
         if trouble is None:
             self._emit(Waiting(""))
-            self._emit(Phase("saving"))
         else:
+            self._waited = True
             self._emit(Waiting(trouble.reason, trouble.remedy))
             self._emit(Phase("waiting"))
 

@@ -161,7 +161,6 @@ def _taken(loop: Loop) -> tuple[Request, ...]:
         try:
             loop.report.check()
         except WentWrong:
-            for request in requests:
-                loop.control.ask(request)
+            loop.control.give_back(requests)
             raise
     return requests

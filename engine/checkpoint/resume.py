@@ -150,7 +150,7 @@ def restore(
             Problem(
                 f"The run is finished: {place.step} of {training.total_steps} steps are done.",
                 where=str(folder.path),
-                remedy=f"Train on with `lyctui resume {folder.name} --set train.epochs=N`;"
+                remedy=f"Train on with `lyctui resume {folder.called} --set train.epochs=N`;"
                 " where train.max_steps is set, raise that.",
             )
         )

@@ -23,6 +23,7 @@ from engine.models.folder import read_config, weight_files
 from engine.models.headers import Header, TensorInfo, read_header
 from engine.models.recognise import TEXT_PARTS, UNET, VAE
 from engine.models.vae_facts import SCALE, other_scale, vae_folder, vae_problem
+from engine.safetensors_dtypes import DTYPES
 from engine.safetensors_header import Entry, HeaderFault, read_raw
 
 Part = Literal["unet", "vae", "text_encoder", "text_encoder_2"]
@@ -32,23 +33,6 @@ DTYPE_OF_TORCH = {
     "torch.float16": "F16",
     "torch.bfloat16": "BF16",
     "torch.int64": "I64",
-}
-TORCH_DTYPES = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "I16": torch.int16,
-    "U16": torch.uint16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I32": torch.int32,
-    "U32": torch.uint32,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "I64": torch.int64,
-    "U64": torch.uint64,
 }
 
 
@@ -117,7 +101,7 @@ def read_safetensors(
 
 
 def _read(file: Any, entry: Entry) -> Tensor:
-    tensor = torch.empty(entry.shape, dtype=TORCH_DTYPES[entry.dtype])
+    tensor = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
     if not tensor.numel():
         return tensor
     flat: Any = tensor.reshape(-1).view(torch.uint8).numpy()

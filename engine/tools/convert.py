@@ -23,6 +23,7 @@ from engine.networks.layouts_glora import A1, A2, old_layout
 from engine.networks.lora import DOWN
 from engine.networks.names import Place
 from engine.networks.shapes import BASE_FACTORS
+from engine.safetensors_dtypes import DTYPES
 from engine.tools.checkpoint import Checkpoint
 from engine.tools.checks import check
 from engine.tools.forms import (
@@ -64,7 +65,7 @@ from engine.tools.rewritten import (
     with_alpha,
     without_alpha,
 )
-from engine.tools.stream import DTYPES, Spool
+from engine.tools.stream import Spool
 
 USUAL_LIMIT = 64
 USUAL_ALPHA = 16.0

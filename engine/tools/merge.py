@@ -18,6 +18,7 @@ from engine.inert import inert
 from engine.networks.layout_family import wrong_family
 from engine.networks.layouts import few
 from engine.networks.names import Place, name_table
+from engine.safetensors_dtypes import DTYPES
 from engine.tools.checkpoint import BaseLayer, Checkpoint, Slot
 from engine.tools.checks import check
 from engine.tools.forms import Module, change_of
@@ -32,7 +33,7 @@ from engine.tools.requests import (
     ToolReport,
     silent,
 )
-from engine.tools.stream import DTYPES, NAMES, Planned, as_bytes, write_in_order
+from engine.tools.stream import NAMES, Planned, as_bytes, write_in_order
 
 PRECISION_NAMES = {"fp32": "F32", "fp16": "F16", "bf16": "BF16"}
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})

@@ -22,7 +22,8 @@ from engine.networks.layouts import ALPHA, Found, alpha_fault, faults, few, sort
 from engine.networks.names import Place
 from engine.networks.reading import gathered
 from engine.networks.shapes import KEPT_EXACT
-from engine.tools.stream import DTYPES, TensorFile
+from engine.safetensors_dtypes import DTYPES
+from engine.tools.stream import TensorFile
 
 SCALE = "dora_scale"
 

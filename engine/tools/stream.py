@@ -22,27 +22,10 @@ from torch import Tensor
 
 from engine.checkpoint.atomic import sync_folder
 from engine.errors import EngineError, EnvironmentFault, Problem
+from engine.safetensors_dtypes import DTYPES
 from engine.safetensors_header import DTYPE_BYTES, Entry, HeaderFault, RawHeader, read_raw
 
 CHUNK_BYTES = 1 << 22
-DTYPES: dict[str, torch.dtype] = {
-    "BOOL": torch.bool,
-    "U8": torch.uint8,
-    "I8": torch.int8,
-    "F8_E5M2": torch.float8_e5m2,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "I16": torch.int16,
-    "U16": torch.uint16,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I32": torch.int32,
-    "U32": torch.uint32,
-    "F32": torch.float32,
-    "F64": torch.float64,
-    "I64": torch.int64,
-    "U64": torch.uint64,
-}
-"""In the order in which safetensors writes them, backwards."""
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 ORDER = {name: -place for place, name in enumerate(DTYPES)}
 LEGACY_START, LEGACY_BYTES = 0x100000, 0x10000

@@ -261,7 +261,7 @@ PROVEN: dict[str, dict[str, str]] = {
         ),
     },
     "engine/test_rollback.py": {
-        "test_a_spike_is_rolled_back_unless_that_is_off": "train.spike_limit",
+        "test_a_spike_is_rolled_back": "train.spike_limit",
         "test_it_gives_up_after_so_many_times_with_a_healthy_file": "train.rollbacks",
     },
     "engine/test_saving.py": {

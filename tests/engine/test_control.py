@@ -17,3 +17,15 @@ def test_the_last_of_pause_and_continue_counts():
     for word in ("pause", "continue", "pause"):
         control.ask(word)
     assert control.take() == ("continue", "pause")
+
+
+def test_what_was_taken_and_not_obeyed_comes_before_what_was_asked_since():
+    control = Control()
+    control.ask("pause")
+    control.ask("save")
+    taken = control.take()
+    control.ask("continue")
+    control.ask("save")
+    control.give_back(taken)
+    assert control.wait(0)
+    assert control.take() == ("pause", "continue", "save")
