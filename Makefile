@@ -3,7 +3,8 @@
 #   make test    all tests
 #   make quick   the fast tests
 #   make check   format, lint, types, layers
-#   make faults  kill, damage and starve runs in every way, and write docs/faults.md (an hour)
+#   make faults  kill, damage and starve runs in every way, and write docs/faults.md (an hour on two
+#                cores; FAULTS=--faults-all for the whole product of the matrix: another hour)
 #   make proof   every setting is made to be ignored, and its tests must notice (long)
 #   make bench   measure; figures go to benchmarks/RESULTS.md by hand
 # PYTHON=python3.12 chooses the interpreter, PIP_ARGS="..." is passed to pip install.
@@ -38,7 +39,7 @@ check: venv
 	$(BIN)/lint-imports
 
 faults: venv
-	$(TESTS) tests/faults --faults docs/faults.md
+	$(TESTS) tests/faults --faults docs/faults.md $(FAULTS)
 
 proof: venv
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.architecture.sabotage

@@ -19,6 +19,7 @@ from engine.models.family import BaseModel
 from engine.models.load import load_model
 from engine.networks.choice import Choice
 from engine.networks.files import write_network
+from engine.networks.flat import flatten
 from engine.networks.network import Network, build
 from engine.networks.table import ALGORITHMS
 from engine.proof import Painter, Proof, prove
@@ -111,6 +112,31 @@ def test_what_a_number_format_rounds_is_no_fault(
     dtype = FILE_FORMATS[precision]
     proof = proof_of(written(lora, tmp_path / "n.safetensors", dtype), lora, base, dtype)
     assert proof.good, proof.faults
+
+
+@pytest.mark.parametrize("axis", ["input", "output"])
+def test_a_small_change_of_a_dora_held_in_bf16_is_proved_and_rounded_magnitudes_are_found(
+    axis: str, base: BaseModel, tmp_path: Path
+) -> None:
+    choice = Choice("lora", 4, 2.0, "unet-up-blocks", dora=axis)  # type: ignore[arg-type]
+    network = build(base.components(), choice, seed=1)
+    for component in sorted({member.component for member in network.members}):
+        flatten(network.members, component, dtype=torch.bfloat16)
+    for number, member in enumerate(network.members):
+        up = member.adapter.weight("lora_up.weight")
+        up.data.add_(1e-3 * torch.randn(up.shape, generator=torch.Generator().manual_seed(number)))
+    network.eval()
+    network.inject()
+    try:
+        file = written(network, tmp_path / "n.safetensors")
+        assert proof_of(file, network, base).faults == []
+        tensors = load_file(file)
+        for name in [name for name in tensors if name.endswith("dora_scale")]:
+            tensors[name] = tensors[name].bfloat16().float()
+        save_file(tensors, file)
+        assert "changed otherwise than in training" in proof_of(file, network, base).faults[0]
+    finally:
+        network.eject()
 
 
 def test_numbers_too_small_for_fp16_are_told(base: BaseModel, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 from tests.faults.golden import Golden
 from tests.faults.recipes import brief, rich
 from tests.faults.table import ledger as ledger
+from tests.faults.table import length_of
 from tests.one_thread import one_thread as one_thread
 
 
@@ -18,7 +19,7 @@ def golden(tmp_path_factory: pytest.TempPathFactory) -> Golden:
 
 
 @pytest.fixture(scope="session")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> Golden:
+def quick(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Golden:
     """A run of `brief`."""
     root = tmp_path_factory.mktemp("quick")
-    return Golden(brief(root), root, keep_base=True)
+    return Golden(brief(root), root, keep_base=True, prove=length_of(pytestconfig) != "short")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
@@ -151,33 +151,54 @@ def all_cases() -> list[Case]:
     return found
 
 
-Pair = tuple[tuple[str, str], tuple[str, str]]
+Value = tuple[str, str]
+"""What is chosen, and how."""
+SLOW_PRECISIONS = ("bf16", "all-bf16", "fp16")
+"""A base in half precision: slow on a CPU."""
+SLOW_EXTRAS = (4, 5)
+"""Pictures encoded at each draw, and processes that load."""
 
 
-def pairs(case: Case) -> set[Pair]:
-    """Every two of its values."""
-    values = [("form", case.form), ("family", case.family), ("precision", case.precision),
-              ("extra", str(case.extra))]  # fmt: skip
-    return set(combinations(values, 2))
+def values(case: Case) -> set[Value]:
+    """Each of its values."""
+    return {("extra", str(case.extra)), *_crossed(case)}
 
 
-def covering(cases: Sequence[Case], most: int) -> list[Case]:
-    """`most` cases that together hold as many pairs of values as a greedy choice finds, every value first."""
-    left: set[Pair] = set().union(*map(pairs, cases))
-    unseen = {value for pair in left for value in pair}
-    chosen: list[Case] = []
-    for _ in range(most):
-        best = max(
-            cases,
-            key=lambda case: (
-                len(unseen & {value for pair in pairs(case) for value in pair}),
-                len(left & pairs(case)),
-            ),
-        )
+def pairs(case: Case) -> set[tuple[Value, ...]]:
+    """Every two of form, optimizer and precision."""
+    return set(combinations(_crossed(case), 2))
+
+
+def _crossed(case: Case) -> list[Value]:
+    return [("form", case.form), ("family", case.family), ("precision", case.precision)]
+
+
+def every_value(cases: Sequence[Case]) -> list[Case]:
+    """A few cheap ones in which every value of `cases` occurs."""
+    return _covering(cases, values)
+
+
+def every_pair(cases: Sequence[Case]) -> list[Case]:
+    """Those of `every_value`, and more until every pair of values occurs that occurs in `cases`."""
+    return _covering(cases, pairs, every_value(cases))
+
+
+def _covering(
+    cases: Sequence[Case], parts: Callable[[Case], set[Any]], begun: Sequence[Case] = ()
+) -> list[Case]:
+    """Greedy: the case with the most parts that are not there yet, the cheapest of several."""
+    own = {case: parts(case) for case in cases}
+    left = set().union(*own.values()).difference(*(own[case] for case in begun))
+    chosen = list(begun)
+    while left:
+        best = max(cases, key=lambda case: (len(left & own[case]), -_cost(case)))
         chosen.append(best)
-        left -= pairs(best)
-        unseen -= {value for pair in pairs(best) for value in pair}
+        left -= own[best]
     return chosen
+
+
+def _cost(case: Case) -> int:
+    return (case.precision in SLOW_PRECISIONS) + (case.extra in SLOW_EXTRAS)
 
 
 def draw_data(root: Path) -> None:

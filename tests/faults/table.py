@@ -1,6 +1,7 @@
 """The table of faults: what was injected, how often it was survived, and what was lost.
 
-`pytest --faults docs/faults.md` runs the long form and writes the page.
+`pytest --faults docs/faults.md` runs the long form and writes the page; `--faults-all` with it the whole
+product of algorithms, optimizers and precisions. A test names its rows with `@pytest.mark.fault(...)`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -65,9 +66,21 @@ HEAD = """# Faults
 What dies, breaks or runs short while a run goes on, how often it was made to happen, and what was lost.
 A run that was killed is resumed in a fresh process and compared with one that was not: the bytes of all
 tensors, loss, learning rate and gradient norm of every step each time it was computed, the pictures, the
-manifest, and that nothing is left behind. The commands: `make faults` for this table, which takes the
-better part of an hour on two cores; a sample of the same runs with every `make test`.
+manifest, and that nothing is left behind. The commands: `make faults` for this table, which holds every
+pair of algorithm, optimizer and precision and takes about an hour on two cores; with `--faults-all` their
+whole product, an hour more. Every row, and every algorithm, optimizer and precision, is shown by the
+short form of the same tests too, which runs with `make test`.
 """
+
+
+Length = Literal["short", "long", "all"]
+
+
+def length_of(config: pytest.Config) -> Length:
+    """How long the tests may take, as the command line says."""
+    if config.getoption("--faults") is None:
+        return "short"
+    return "all" if config.getoption("--faults-all") else "long"
 
 
 @dataclass(slots=True)
@@ -82,37 +95,57 @@ class Row:
 class Ledger:
     """What one test injected. A fault that is not survived fails the test when it ends."""
 
-    def __init__(self, record: Callable[[str, Any], None]) -> None:
+    def __init__(
+        self, record: Callable[[str, Any], None], rows: frozenset[str] = frozenset(FAULTS)
+    ) -> None:
+        """`rows` are those that the test says it fills."""
         self._record = record
+        self._rows = rows
         self.lost: list[str] = []
 
     @contextlib.contextmanager
     def fault(self, name: str, detail: object = "") -> Iterator[list[str]]:
-        """Inject `name` within it; what is put into the list, or an assertion that fails, is a loss."""
-        assert name in FAULTS, name
+        """Inject `name` within it; what is put into the list, or an error, is a loss."""
+        assert name in self._rows, name
         lost: list[str] = []
         try:
             yield lost
         except AssertionError as error:
             lost.append(str(error) or "an assertion failed")
+        except Exception as error:
+            lost.append(f"{type(error).__name__}: {error}")
         words = [f"{detail}: {each}" if str(detail) else each for each in lost]
         self.lost += words
         self._record(PROPERTY, (name, 1, 0 if lost else 1, [word[:300] for word in words[:3]]))
 
 
 @pytest.fixture
-def ledger(record_property: Callable[[str, Any], None]) -> Iterator[Ledger]:
+def ledger(
+    record_property: Callable[[str, Any], None], request: pytest.FixtureRequest
+) -> Iterator[Ledger]:
     """Where a test tells what it injected."""
-    kept = Ledger(record_property)
+    kept = Ledger(record_property, rows_of(request.node))
     yield kept
     if kept.lost:
         pytest.fail("\n".join(kept.lost), pytrace=False)
 
 
+def rows_of(item: pytest.Item) -> frozenset[str]:
+    """The rows that a test says it fills: those of its marks, and its parameter `fault`."""
+    named = {name for mark in item.iter_markers("fault") for name in mark.args}
+    parameters = getattr(getattr(item, "callspec", None), "params", {})
+    return frozenset(named | {parameters["fault"]} if "fault" in parameters else named)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--faults PAGE`."""
+    """`--faults PAGE`, `--faults-all`."""
     parser.addoption(
         "--faults", metavar="PAGE", default=None, help="run the long fault tests and write the page"
+    )
+    parser.addoption(
+        "--faults-all",
+        action="store_true",
+        help="with --faults: every algorithm with every optimizer in every precision, which takes hours",
     )
 
 
@@ -127,12 +160,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the table, and write the page where it was asked for."""
+    """Print the table, and write the page where it was asked for, also where the tests were cut short."""
+    reports = [each for several in terminalreporter.stats.values() for each in several]
     rows: dict[str, Row] = {}
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if getattr(report, "when", "") == "call":
-                _add(rows, report.user_properties)
+    for report in reports:
+        if getattr(report, "when", "") == "call":
+            _add(rows, report.user_properties)
     if not rows:
         return
     rows = {name: rows[name] for name in FAULTS if name in rows}
@@ -146,7 +179,29 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         )
     page = config.getoption("--faults")
     if page:
-        Path(page).write_text(_page(rows), encoding="utf-8")
+        done = {report.nodeid for report in reports if getattr(report, "when", "") == "call"}
+        never = [name for name in FAULTS if name not in rows]
+        notes = _notes(done, terminalreporter._session.testscollected, _failed(reports), never)
+        temporary = Path(page).with_name(f".{Path(page).name}.tmp")
+        temporary.write_text(_page(rows, notes), encoding="utf-8")
+        temporary.replace(page)
+
+
+def _failed(reports: list[Any]) -> int:
+    """Tests that failed in any of their parts."""
+    return len({report.nodeid for report in reports if getattr(report, "failed", False)})
+
+
+def _notes(done: set[str], collected: int, failed: int, never: list[str]) -> list[str]:
+    """What a reader of the page has to know beside the rows."""
+    found = []
+    if len(done) < collected:
+        found.append(f"Cut short: {len(done)} of {collected} tests had run.")
+    if failed:
+        found.append(f"{failed} tests failed.")
+    if never:
+        found.append(f"Never injected: {', '.join(never)}.")
+    return found
 
 
 def _add(rows: dict[str, Row], properties: list[tuple[str, Any]]) -> None:
@@ -159,7 +214,7 @@ def _add(rows: dict[str, Row], properties: list[tuple[str, Any]]) -> None:
             row.lost += lost
 
 
-def _page(rows: dict[str, Row]) -> str:
+def _page(rows: dict[str, Row], notes: list[str]) -> str:
     import torch
 
     commit = subprocess.run(
@@ -169,6 +224,7 @@ def _page(rows: dict[str, Row]) -> str:
     lines = [
         HEAD,
         f"{today}, commit {commit or 'unknown'}, torch {torch.__version__}, CPU, one thread a process.",
+        *notes,
         "",
         "| fault | what it is | injected | survived | lost |",
         "|---|---|---|---|---|",

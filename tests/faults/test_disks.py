@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
+import subprocess
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.events import Event, StepDone, Waiting
+from engine.session import create_run
 from tests.faults.disk import Act, Disk, counting
 from tests.faults.golden import Golden, lines_of
 from tests.faults.table import Ledger
+from tests.faults.victim import Victim
 
 pytestmark = pytest.mark.slow
 
 TIMES = 12
 """How many changes in a row fail."""
+NEVER_WAITED = 71
+"""Exit code of a child whose run met no full disk."""
 
 
 def refusing(first: int, number: int) -> Act:
@@ -77,13 +85,15 @@ def waits(golden: Golden, ledger: Ledger, fault: str, first: int, number: int) -
         lost += golden.differences(folder, deaths=0)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.7])
+@pytest.mark.fault("disk full in a save")
+@pytest.mark.parametrize("share", [0.7])
 def test_a_full_disk_in_a_save(
     quick: Golden, ledger: Ledger, instants: list[int], share: float
 ) -> None:
     waits(quick, ledger, "disk full in a save", instants[int(share * len(instants))], errno.ENOSPC)
 
 
+@pytest.mark.fault("folder read-only")
 @pytest.mark.parametrize("share", [0.4])
 def test_a_disk_that_can_only_be_read(
     quick: Golden, ledger: Ledger, instants: list[int], share: float
@@ -91,6 +101,7 @@ def test_a_disk_that_can_only_be_read(
     waits(quick, ledger, "folder read-only", instants[int(share * len(instants))], errno.EROFS)
 
 
+@pytest.mark.fault("disk full in a save", "folder read-only")
 @pytest.mark.faults_long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(8))
@@ -103,6 +114,7 @@ def test_a_full_or_read_only_disk_at_every_change_of_a_save(
         waits(quick, ledger, "folder read-only", first, errno.EROFS)
 
 
+@pytest.mark.fault("disk full in the cache")
 @pytest.mark.parametrize(
     "first", [4, *(pytest.param(n, marks=pytest.mark.faults_long) for n in range(1, 30, 3))]
 )
@@ -118,6 +130,7 @@ def test_a_full_disk_in_the_cache_costs_no_picture(
         lost += quick.differences(folder, deaths=0)
 
 
+@pytest.mark.fault("folder gone")
 def test_a_folder_that_is_away_for_a_while(quick: Golden, ledger: Ledger) -> None:
     folder = quick.new_run()
     away = folder.with_name(f"{folder.name}-away")
@@ -137,6 +150,51 @@ def test_a_folder_that_is_away_for_a_while(quick: Golden, ledger: Ledger) -> Non
         lost += quick.differences(folder, deaths=0)
         waited = [line for line in lines_of(folder / "events.jsonl") if _is_waiting(line)]
         lost += [] if waited else ["the wait is not told"]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with eight megabytes."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("nothing can be mounted here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.fault("disk full in a save")
+def test_a_disk_that_is_truly_full_for_a_while(
+    quick: Golden, ledger: Ledger, small_disk: Path
+) -> None:
+    """Filled to the last byte after the first step; freed once the run says that it waits."""
+    run = quick.recipe.run.model_copy(update={"folder": small_disk})
+    folder = create_run(quick.recipe.model_copy(update={"run": run}))
+    filler, waited = small_disk / "filler", threading.Event()
+
+    def watch(event: Event, control: Any) -> None:
+        if isinstance(event, StepDone) and event.step == 1:
+            fill(filler)
+        elif isinstance(event, Waiting) and event.reason and not waited.is_set():
+            waited.set()
+            threading.Timer(0.1, filler.unlink).start()
+
+    log = quick.root / "tmpfs.log"
+    with ledger.fault("disk full in a save", "a real one") as lost:
+        job = quick.job(folder, soon, watch=watch)
+        end = Victim(lambda: job.work() or (0 if waited.is_set() else NEVER_WAITED), log).wait()
+        assert end.code == 0, end.said()
+        lost += quick.differences(folder, deaths=0)
+
+
+def fill(file: Path) -> None:
+    """Write until nothing more is taken."""
+    with file.open("wb", buffering=0) as open_file, contextlib.suppress(OSError):
+        while open_file.write(bytes(4096)):
+            pass
 
 
 def _is_waiting(line: object) -> bool:

@@ -35,12 +35,7 @@ def looked(tmp_path_factory: pytest.TempPathFactory) -> Golden:
 
 # In a step, a picture, a resume -----------------------------------------------------------
 
-SOME_STEPS = [
-    points.forward(1),
-    points.in_backward(4),
-    points.between_batches(7),
-    points.update(3, after=True),
-]
+SOME_STEPS = [points.in_backward(4)]
 
 
 def dies_and_goes_on(golden: Golden, ledger: Ledger, fault: str, point: Point) -> None:
@@ -53,11 +48,13 @@ def dies_and_goes_on(golden: Golden, ledger: Ledger, fault: str, point: Point) -
         lost += golden.differences(folder)
 
 
+@pytest.mark.fault("killed in a step")
 @pytest.mark.parametrize("point", SOME_STEPS, ids=str)
 def test_killed_in_a_step(quick: Golden, ledger: Ledger, point: Point) -> None:
     dies_and_goes_on(quick, ledger, "killed in a step", point)
 
 
+@pytest.mark.fault("killed in a step")
 @pytest.mark.faults_long
 @pytest.mark.parametrize("point", list(points.every_step_point(STEPS, BATCHES)), ids=str)
 def test_killed_at_every_instant_of_every_step(
@@ -66,20 +63,22 @@ def test_killed_at_every_instant_of_every_step(
     dies_and_goes_on(golden, ledger, "killed in a step", point)
 
 
+@pytest.mark.fault("killed in a picture or a measurement")
 @pytest.mark.parametrize("point", [points.decoding(1)], ids=str)
 def test_killed_while_a_picture_is_made(quick: Golden, ledger: Ledger, point: Point) -> None:
     dies_and_goes_on(quick, ledger, "killed in a picture or a measurement", point)
 
 
+@pytest.mark.fault("killed in a picture or a measurement")
 @pytest.mark.faults_long
 @pytest.mark.parametrize("nth", range(1, 7))
 def test_killed_in_every_pass_of_a_picture(golden: Golden, ledger: Ledger, nth: int) -> None:
     dies_and_goes_on(golden, ledger, "killed in a picture or a measurement", points.picture(nth))
 
 
-@pytest.mark.parametrize(
-    "nth", [pytest.param(n, marks=[] if n == 8 else pytest.mark.faults_long) for n in range(1, 11)]
-)
+@pytest.mark.fault("killed in a picture or a measurement")
+@pytest.mark.faults_long
+@pytest.mark.parametrize("nth", range(1, 11))
 def test_killed_in_a_measurement(looked: Golden, ledger: Ledger, nth: int) -> None:
     dies_and_goes_on(looked, ledger, "killed in a picture or a measurement", points.picture(nth))
 
@@ -107,17 +106,20 @@ RESUMES = [
 ]
 
 
-@pytest.mark.parametrize("point", [points.reading_state(4), points.restoring(after=True)], ids=str)
+@pytest.mark.fault("killed in a resume")
+@pytest.mark.parametrize("point", [points.restoring(after=True)], ids=str)
 def test_killed_in_a_resume_and_resumed_again(quick: Golden, ledger: Ledger, point: Point) -> None:
     resumed_twice(quick, ledger, point)
 
 
+@pytest.mark.fault("killed in a resume")
 @pytest.mark.faults_long
 @pytest.mark.parametrize("point", RESUMES, ids=str)
 def test_killed_anywhere_in_a_resume(golden: Golden, ledger: Ledger, point: Point) -> None:
     resumed_twice(golden, ledger, point)
 
 
+@pytest.mark.fault("other loader workers")
 @pytest.mark.parametrize(
     ("before", "after"),
     [
@@ -150,29 +152,36 @@ def killed_after(golden: Golden, folder: Path, seconds: float, *, resume: bool) 
     return victim.wait().killed
 
 
-def at_random(golden: Golden, ledger: Ledger, seed: int) -> None:
-    """Kill a run at a drawn instant, its resume at another, and resume that."""
-    rng = random.Random(seed)
-    folder = golden.new_run()
-    with ledger.fault("killed and resumed twice", f"seed {seed}") as lost:
-        for attempt in (False, True):
+RANDOM = {"killed at a random instant": 1, "killed and resumed twice": 2}
+"""How often a run dies."""
+
+
+def at_random(golden: Golden, ledger: Ledger, fault: str, seed: int) -> None:
+    """Kill a run at a drawn instant, its resume at another where it is to die twice, and resume that."""
+    rng = random.Random(f"{fault} {seed}")
+    folder, deaths = golden.new_run(), RANDOM[fault]
+    with ledger.fault(fault, f"seed {seed}") as lost:
+        for attempt in range(deaths):
             seconds = rng.uniform(0.05, 0.95) * golden.seconds
-            if not killed_after(golden, folder, seconds, resume=attempt):
+            if not killed_after(golden, folder, seconds, resume=attempt > 0):
                 break  # It was faster than the golden run.
         else:
             golden.resumed(folder)
-        lost += golden.differences(folder, deaths=2)
+        lost += golden.differences(folder, deaths=deaths)
 
 
-@pytest.mark.parametrize("seed", [11])
-def test_killed_twice_at_random_instants(quick: Golden, ledger: Ledger, seed: int) -> None:
-    at_random(quick, ledger, seed)
+@pytest.mark.parametrize("fault", RANDOM)
+def test_killed_at_a_random_instant(quick: Golden, ledger: Ledger, fault: str) -> None:
+    at_random(quick, ledger, fault, 11)
 
 
 @pytest.mark.faults_long
-@pytest.mark.parametrize("seed", range(100, 130))
-def test_killed_twice_at_many_random_instants(golden: Golden, ledger: Ledger, seed: int) -> None:
-    at_random(golden, ledger, seed)
+@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("fault", RANDOM)
+def test_killed_at_many_random_instants(
+    golden: Golden, ledger: Ledger, fault: str, seed: int
+) -> None:
+    at_random(golden, ledger, fault, seed)
 
 
 # At changes to the disk -------------------------------------------------------------------
@@ -200,6 +209,15 @@ def changes(golden: Golden) -> list[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def quick_changes(quick: Golden) -> list[tuple[str, str]]:
     return counted(quick)
+
+
+DISK_FAULTS = (
+    "killed in a cache write",
+    "killed in an event",
+    "killed in a save",
+    "killed in another file",
+)
+CHANGES = pytest.mark.fault(*DISK_FAULTS)
 
 
 def fault_of(path: str) -> str:
@@ -271,6 +289,7 @@ def saving(changes: list[tuple[str, str]]) -> list[int]:
     return [number for number, _, fault in instants(kept) if fault == "killed in a save"]
 
 
+@pytest.mark.fault("power cut in a save")
 def test_the_power_fails_in_a_save(
     quick: Golden, ledger: Ledger, quick_changes: list[tuple[str, str]]
 ) -> None:
@@ -278,6 +297,7 @@ def test_the_power_fails_in_a_save(
     power_fails(quick, ledger, numbers[-4])
 
 
+@pytest.mark.fault("power cut in a save")
 @pytest.mark.faults_long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
@@ -302,14 +322,15 @@ def picked(changes: list[tuple[str, str]], wanted: dict[str, int]) -> list[Insta
     return found
 
 
+@CHANGES
 def test_killed_at_some_changes_to_the_disk(
     quick: Golden, ledger: Ledger, quick_changes: list[tuple[str, str]]
 ) -> None:
-    wanted = {"killed in a cache write": 1, "killed in an event": 1, "killed in a save": 4}
-    for instant in picked(quick_changes, wanted):
+    for instant in picked(quick_changes, dict.fromkeys(DISK_FAULTS, 1)):
         dies_in_a_change(quick, ledger, instant)
 
 
+@CHANGES
 @pytest.mark.faults_long
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
@@ -332,6 +353,7 @@ def killed(quick: Golden) -> Path:
     return folder
 
 
+@pytest.mark.fault("killed in a change of the recipe")
 def test_killed_while_a_resume_changes_the_recipe(
     quick: Golden, ledger: Ledger, killed: Path, tmp_path: Path
 ) -> None:

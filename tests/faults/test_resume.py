@@ -58,6 +58,7 @@ def whole_run(recipe: Recipe) -> Path:
     return folder / f"{folder.name}.safetensors"
 
 
+@pytest.mark.fault("stopped")
 @pytest.mark.parametrize(
     "step", [1, *(pytest.param(step, marks=pytest.mark.faults_long) for step in (2, 3))]
 )

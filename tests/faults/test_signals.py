@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -12,24 +13,22 @@ from tests.faults.golden import Golden
 from tests.faults.table import Ledger
 from tests.faults.victim import Job, Victim
 
-pytestmark = pytest.mark.slow
-
 FAULT = "SIGTERM, SIGINT, SIGHUP, SIGUSR1"
+pytestmark = [pytest.mark.slow, pytest.mark.fault(FAULT)]
 CODES = {signal.SIGTERM: 143, signal.SIGINT: 130, signal.SIGHUP: 0, signal.SIGUSR1: 0}
-LEADING_IN = 0.05
-"""Seconds from the fork until the handlers are set."""
+READY = "handlers are set"
 
 
 def program(job: Job) -> int:
     """The run as `lyctui resume --plain` has it: handlers set, the session in a thread, lines told."""
-    import engine.assemble
     from engine.session import Session, stored_recipe
     from lyctui.monitor import EventFeed, LiveRun
     from lyctui.plain_monitor import follow
     from lyctui.signals import Signals
 
+    job.prepare()
     signals = Signals().install()
-    engine.assemble._load_base = lambda *given: job.base  # type: ignore[assignment]
+    os.write(2, READY.encode())
     feed = EventFeed()
     session = Session(
         stored_recipe(job.folder), job.folder, resume=job.resume, cache=job.cache, on_event=feed
@@ -43,8 +42,14 @@ def signalled(golden: Golden, ledger: Ledger, number: signal.Signals, seed: int)
     folder = golden.new_run()
     with ledger.fault(FAULT, f"{number.name}, seed {seed}") as lost:
         job = golden.job(folder)
-        victim = Victim(lambda: program(job), folder.with_name(f"{folder.name}.log"))
-        time.sleep(LEADING_IN + rng.uniform(0.0, 0.9) * golden.seconds)
+        log = folder.with_name(f"{folder.name}.log")
+        victim = Victim(lambda: program(job), log)
+        deadline = time.monotonic() + 60
+        # Before that a signal ends any program; it has not begun anything yet.
+        while not (log.exists() and READY in log.read_text("utf-8", "replace")):
+            assert time.monotonic() < deadline
+            time.sleep(0.003)
+        time.sleep(rng.uniform(0.0, 0.9) * golden.seconds)
         victim.send(number)
         end = victim.wait()
         # A signal may come after the last step: the run is then finished.
@@ -54,7 +59,7 @@ def signalled(golden: Golden, ledger: Ledger, number: signal.Signals, seed: int)
         lost += golden.differences(folder, deaths=0, asked=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", list(CODES))
 def test_a_signal_at_some_instant(quick: Golden, ledger: Ledger, number: signal.Signals) -> None:
     signalled(quick, ledger, number, seed=1)
 

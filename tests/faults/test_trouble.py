@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -12,11 +13,13 @@ import pytest
 
 from engine.events import Event, StepDone
 from engine.runs import RunFolder, run_info
+from engine.session import create_run
 from tests import going_wrong
 from tests.faults import points
+from tests.faults.allocator import AllocatorLimit
 from tests.faults.golden import Golden, lines_of, steps_of
 from tests.faults.recipes import brief
-from tests.faults.table import Ledger
+from tests.faults.table import Ledger, length_of
 from tests.faults.victim import CRASHED
 
 pytestmark = pytest.mark.slow
@@ -64,11 +67,31 @@ NUMBERS: dict[str, Callable[[int], Plant]] = {
     "not a number in latents": nan_in_latents,
     "not a number in gradients": lambda step: once(going_wrong.nan_in_gradient, step),
     "not a number in the loss": lambda step: once(going_wrong.nan_in_loss, step),
-    "spike": lambda step: once(going_wrong.spike, step, step + 1, step + 2),
 }
 
 
-def rolls_back(golden: Golden, ledger: Ledger, fault: str, plant: Plant) -> None:
+def spiky(root: Path) -> Golden:
+    """Timesteps that lie in one bin, so that their usual loss is known after four of eight steps."""
+    objective = {"min_timestep": 700, "max_timestep": 1000}
+    train = {"epochs": 4, "batch_size": 1, "accumulation": 2}
+    small: dict[str, Any] = {"data": {"resolution": [64, 64]}, "sample": {"prompts": []}}
+    recipe = brief(root, objective=objective, train=train, **small)
+    return Golden(recipe, root, keep_base=True, prove=False)
+
+
+@pytest.mark.fault("spike")
+@pytest.mark.parametrize("step", [5, pytest.param(6, marks=pytest.mark.faults_long)])
+def test_a_loss_that_spikes(
+    tmp_path: Path, ledger: Ledger, step: int, pytestconfig: pytest.Config
+) -> None:
+    plant = once(going_wrong.spike, step, step + 1, step + 2)
+    dies = length_of(pytestconfig) != "short"
+    rolls_back(spiky(tmp_path), ledger, "spike", plant, dies=dies)
+
+
+def rolls_back(
+    golden: Golden, ledger: Ledger, fault: str, plant: Plant, *, dies: bool = True
+) -> None:
     """The run goes back, names the pictures, and ends; killed after that and resumed, it ends the same."""
     whole, folder = golden.new_run(), golden.new_run()
     with ledger.fault(fault) as lost:
@@ -80,6 +103,8 @@ def rolls_back(golden: Golden, ledger: Ledger, fault: str, plant: Plant) -> None
         steps = steps_of(RunFolder(whole).events)
         if steps.keys() != steps_of(RunFolder(golden.folder).events).keys():
             lost.append(f"steps {sorted(steps)}")
+        if not dies:
+            return
 
         def watch(event: Event, control: Any) -> None:
             last = max(steps)
@@ -97,9 +122,9 @@ def rolls_back(golden: Golden, ledger: Ledger, fault: str, plant: Plant) -> None
         ]
 
 
-@pytest.mark.parametrize("fault", ["not a number in latents", "not a number in gradients"])
+@pytest.mark.parametrize("fault", NUMBERS)
 def test_a_step_whose_numbers_go_wrong(quick: Golden, ledger: Ledger, fault: str) -> None:
-    rolls_back(quick, ledger, fault, NUMBERS[fault](3))
+    rolls_back(quick, ledger, fault, NUMBERS[fault](3), dies="gradients" in fault)
 
 
 @pytest.mark.faults_long
@@ -142,13 +167,24 @@ MEMORY: dict[str, tuple[str, int]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        pytest.param(name, marks=[] if "picture" in name else pytest.mark.faults_long)
-        for name in MEMORY
-    ],
-)
+@pytest.mark.fault(*MEMORY)
+def test_memory_that_is_short_in_several_places_of_a_run(quick: Golden, ledger: Ledger) -> None:
+    folder = quick.new_run()
+
+    def plant() -> None:
+        for where, times in MEMORY.values():
+            refused(where, times=times)()
+
+    with contextlib.ExitStack() as stack:
+        losses = [stack.enter_context(ledger.fault(fault, "all in one run")) for fault in MEMORY]
+        end = quick.job(folder, plant, cache=quick.root / f"short-{folder.name}").run()
+        found = [end.said()] if end.code else quick.differences(folder, deaths=0)
+        for lost in losses:
+            lost += found
+
+
+@pytest.mark.faults_long
+@pytest.mark.parametrize("fault", MEMORY)
 def test_memory_that_is_short_for_a_moment(quick: Golden, ledger: Ledger, fault: str) -> None:
     folder = quick.new_run()
     where, times = MEMORY[fault]
@@ -159,19 +195,89 @@ def test_memory_that_is_short_for_a_moment(quick: Golden, ledger: Ledger, fault:
         lost += quick.differences(folder, deaths=0)
 
 
-@pytest.mark.faults_long
+def limited_step(share: float | None, told: Path) -> Plant:
+    """Gradients of a step get this share of what they need; without one it is measured and told."""
+
+    def plant() -> None:
+        import engine.step
+
+        whole = engine.step.step_gradients
+        limit = AllocatorLimit()
+
+        def limited(*args: Any) -> Any:
+            if share is not None:
+                limit.limit_bytes = int(share * int(told.read_text()))
+            with limit:
+                found = whole(*args)
+            if share is None:
+                told.write_text(str(limit.peak))
+            return found
+
+        engine.step.step_gradients = limited
+
+    return plant
+
+
+@pytest.mark.fault("memory short in a step")
 def test_memory_that_is_short_in_a_step(tmp_path: Path, ledger: Ledger) -> None:
-    golden = Golden(brief(tmp_path, train={"batch_size": 2, "accumulation": 1}), tmp_path, True)
-    folder = golden.new_run()
+    """An allocator with three quarters of what a step takes refuses it as a whole; it is done in parts."""
+    settings = {
+        "data": {"buckets": False},
+        "train": {"epochs": 1, "batch_size": 4, "accumulation": 1},
+    }
+    golden = Golden(brief(tmp_path, **settings), tmp_path, True, prove=False)
+    folder, told = golden.new_run(), tmp_path / "peak"
     with ledger.fault("memory short in a step") as lost:
-        plant = lambda: going_wrong.no_memory_beyond(pytest.MonkeyPatch(), 1, steps=(2,))  # noqa: E731
-        end = golden.job(folder, lambda: plant() and None).run()
+        measured = golden.job(golden.new_run(), limited_step(None, told)).run()
+        assert measured.code == 0, measured.said()
+        end = golden.job(folder, limited_step(0.75, told)).run()
         assert end.code == 0, end.said()
+        assert "Memory ran short in step 1" in end.said(), end.said()
         lost += golden.differences(folder, deaths=0, same=False)
         whole, split = steps_of(RunFolder(golden.folder).events), steps_of(RunFolder(folder).events)
+        rows = [line["rows"] for line in events_of(folder, "step")]
+        lost += [] if any(rows) else [f"no step was done in parts: {rows}"]
         for step, each in whole.items():
             mine, theirs = float(split[step][-1][1]), float(each[-1][1])
             assert mine == pytest.approx(theirs, rel=1e-3), (step, mine, theirs)
+
+
+@pytest.mark.fault("memory short in caching")
+@pytest.mark.faults_long
+def test_pictures_that_do_not_fit_together_are_encoded_alone_in_the_resume_too(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    """The resume has memory for the group, and takes what the killed run had: one after the other."""
+    alone = {"data": {"vae_batch": 1}, "sample": {"prompts": []}}
+    golden = Golden(brief(tmp_path, **alone), tmp_path, True, prove=False)
+    together = brief(tmp_path, data={"vae_batch": 4}, sample={"prompts": []})
+    folder, cache = create_run(together), tmp_path / "another-cache"
+
+    def no_group() -> None:
+        import torch
+        from diffusers import AutoencoderKL
+
+        whole = AutoencoderKL.encode
+
+        def encode(self: Any, pixels: Any, *args: Any, **named: Any) -> Any:
+            if len(pixels) > 1:
+                raise torch.OutOfMemoryError("out of memory by a test")
+            return whole(self, pixels, *args, **named)
+
+        AutoencoderKL.encode = encode
+
+    def no_group_and_death() -> None:
+        no_group()
+        points.forward(2).plant()
+
+    with ledger.fault("memory short in caching", "a group, and killed") as lost:
+        killed = golden.job(folder, no_group_and_death, cache=cache).run()
+        assert killed.killed, killed.said()
+        assert "encoded alone" in killed.said(), killed.said()
+        # Nothing of the cache is left: all of it is made again.
+        shutil.rmtree(cache)
+        golden.resumed(folder, cache=cache)
+        lost += golden.differences(folder)
 
 
 # Data -------------------------------------------------------------------------------------
@@ -215,6 +321,34 @@ def put_back(kept: Path, file: Path) -> None:
     """The file as it was, its times included."""
     file.unlink(missing_ok=True)
     shutil.copy2(kept, file)
+
+
+@pytest.mark.fault(*DATA)
+def test_everything_that_a_run_has_read_changes_under_it(
+    quick: Golden, tmp_path: Path, ledger: Ledger
+) -> None:
+    files = {"picture removed": "01.png", "picture replaced": "02.png",
+             "picture unreadable": "03.png", "caption edited": "00.txt",
+             "base replaced": "tiny.safetensors"}  # fmt: skip
+    found = {fault: next(quick.root.rglob(name)) for fault, name in files.items()}
+    kept = {file: Path(shutil.copy2(file, tmp_path / file.name)) for file in found.values()}
+
+    def watch(event: Event, control: Any) -> None:
+        if isinstance(event, StepDone) and event.step == 2:
+            for fault, file in found.items():
+                DATA[fault][0](file)
+
+    folder = quick.new_run()
+    with contextlib.ExitStack() as stack:
+        losses = [stack.enter_context(ledger.fault(fault, "all at once")) for fault in DATA]
+        try:
+            end = quick.job(folder, watch=watch).run()
+            differ = [end.said()] if end.code else quick.differences(folder, deaths=0)
+        finally:
+            for file, copy in kept.items():
+                put_back(copy, file)
+        for lost in losses:
+            lost += differ
 
 
 @pytest.mark.parametrize(
@@ -273,6 +407,7 @@ def set_clock(seconds: float) -> None:
     engine.journal.to_dict = lambda event: (body := told(event)) | {"time": body["time"] + seconds}
 
 
+@pytest.mark.fault("clock set")
 @pytest.mark.parametrize("days", [-1, pytest.param(1, marks=pytest.mark.faults_long)])
 def test_the_clock_is_set(quick: Golden, ledger: Ledger, days: int) -> None:
     folder = quick.new_run()
@@ -289,6 +424,7 @@ def test_the_clock_is_set(quick: Golden, ledger: Ledger, days: int) -> None:
         lost += [] if state == "finished" else [f"the run is told to be {state}"]
 
 
+@pytest.mark.fault("two processes on one folder")
 def test_a_second_process_is_refused_and_the_first_goes_on(quick: Golden, ledger: Ledger) -> None:
     folder = quick.new_run()
     with ledger.fault("two processes on one folder") as lost:
