@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from engine.control import Control
 from engine.errors import EngineError, Problem, RecipeError, RunError
-from engine.events import Ended, Event, Phase, Reducer, Scored, Snapshot, Warned
+from engine.events import Ended, Event, Phase, Scored, Warned
 from engine.journal import EventLog, RunLog
 from engine.listener import Listener
 from engine.run_lock import Lock
 from engine.runs import START_PREFIX, RunFolder, default_cache_folder
+from engine.snapshot import Reducer, Snapshot
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from engine.control import Control, Request
 from engine.errors import EngineError, EnvironmentFault, Problem
-from engine.events import Ended, Event, Reducer, Snapshot
+from engine.events import Ended, Event
 from engine.runs import RunFolder, ask_run, default_runs_folder, owner_of, read_events
+from engine.snapshot import Reducer, Snapshot
 
 if TYPE_CHECKING:
     from engine.session import Examine

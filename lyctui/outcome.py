@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from engine.events import Ended, Proved, Scored, Snapshot
+from engine.events import Ended, Proved, Scored
 from engine.runs import RunFolder
+from engine.snapshot import Snapshot
 from lyctui import report, text
 
 

@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from engine.events import Event, Phase, Snapshot, StepDone, to_dict
+from engine.events import Event, Phase, StepDone, to_dict
+from engine.snapshot import Snapshot
 from lyctui import outcome, report, text
 from lyctui.capture import Capture, Output
 from lyctui.monitor import LiveRun, RunView

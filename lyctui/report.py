@@ -19,12 +19,12 @@ from engine.events import (
     Sampled,
     Saved,
     Scored,
-    Snapshot,
     Started,
     Validated,
     Waiting,
     Warned,
 )
+from engine.snapshot import Snapshot
 from lyctui import text
 from lyctui.text import UNICODE_SIGNS, Signs
 

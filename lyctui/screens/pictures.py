@@ -11,7 +11,8 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from engine.events import Sampled, Snapshot
+from engine.events import Sampled
+from engine.snapshot import Snapshot
 from lyctui import report, text
 from lyctui.host import host
 from lyctui.pictures import Pictures

@@ -10,7 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Static
 
-from engine.events import Snapshot
+from engine.snapshot import Snapshot
 from lyctui import report, text
 from lyctui.monitor import LiveRun
 

@@ -12,8 +12,9 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from engine.events import Saved, Snapshot
+from engine.events import Saved
 from engine.sheet.values import Sheet
+from engine.snapshot import Snapshot
 from engine.toml_text import parse_toml
 from lyctui import outcome, report, terminal, text
 from lyctui.host import host

@@ -16,7 +16,8 @@ from textual.screen import Screen
 from textual.widgets import Footer
 
 from engine.control import Request
-from engine.events import Event, Snapshot
+from engine.events import Event
+from engine.snapshot import Snapshot
 from lyctui import outcome, report, terminal, text
 from lyctui.host import Host, host
 from lyctui.monitor import RunView

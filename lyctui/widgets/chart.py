@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.events import Point
+from engine.snapshot import Point
 from lyctui import text
 from lyctui.report import Line, Span
 from lyctui.widgets.lines import Lines

@@ -11,7 +11,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
 from textual.widgets import Static
 
-from engine.events import Snapshot
+from engine.snapshot import Snapshot
 from lyctui.report import located
 from lyctui.widgets.picture import half_cells
 

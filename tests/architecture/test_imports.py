@@ -13,6 +13,7 @@ WITHOUT_TORCH = [
     "engine.errors",
     "engine.draws",
     "engine.events",
+    "engine.snapshot",
     "engine.control",
     "engine.settings",
     "engine.settings.check",

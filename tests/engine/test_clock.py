@@ -4,8 +4,9 @@ import time
 
 import pytest
 
-from engine.events import Ended, Reducer, Started, StepDone
+from engine.events import Ended, Started, StepDone
 from engine.outputs import Tally
+from engine.snapshot import Reducer
 
 
 @pytest.mark.parametrize("jump", [-86_400.0, 86_400.0])

@@ -7,7 +7,6 @@ from engine.events import (
     Ended,
     Event,
     Phase,
-    Reducer,
     RolledBack,
     Sampled,
     Saved,
@@ -19,6 +18,7 @@ from engine.events import (
     from_dict,
     to_dict,
 )
+from engine.snapshot import Reducer
 
 EXAMPLES: list[Event] = [
     Started("r", 10, (5, 5), 2, 10, notes=("exact: weights",)),

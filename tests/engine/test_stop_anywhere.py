@@ -2,9 +2,10 @@
 
 import pytest
 
-from engine.events import Ended, Phase, Reducer, Saved, StepDone
+from engine.events import Ended, Phase, Saved, StepDone
 from engine.runs import RunFolder, read_events, run_info, saved_step
 from engine.session import Session, create_run, stored_recipe
+from engine.snapshot import Reducer
 from lyctui.outcome import result_line
 from tests.small_run import small_recipe
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.events import Point
+from engine.snapshot import Point
 from lyctui.report import plain
 from lyctui.widgets.chart import LossSeries, bounds, draw
 

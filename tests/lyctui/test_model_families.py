@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 import lyctui.app
-from engine.events import Snapshot
 from engine.models.architecture import full_size
 from engine.models.detect import ModelFacts
 from engine.plan import Facts, plan
 from engine.settings.check import parse
+from engine.snapshot import Snapshot
 from lyctui.app import LyctuiApp
 from lyctui.draft import Draft
 from lyctui.network_file import read_network_facts

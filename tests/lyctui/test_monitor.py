@@ -12,18 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from engine.events import (
-    Ended,
-    Reducer,
-    Saved,
-    Scored,
-    Snapshot,
-    Started,
-    Validated,
-    Warned,
-    to_dict,
-)
+from engine.events import Ended, Saved, Scored, Started, Validated, Warned, to_dict
 from engine.runs import Lock, RunFolder
+from engine.snapshot import Reducer, Snapshot
 from lyctui import outcome, report, text
 from lyctui.capture import Output, write_all
 from lyctui.monitor import EventFeed, WatchedRun

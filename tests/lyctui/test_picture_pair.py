@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine.events import Sampled, Scored, Snapshot
+from engine.events import Sampled, Scored
+from engine.snapshot import Snapshot
 from lyctui import outcome, terminal
 from lyctui.widgets.picture_pair import GRID_COLUMNS, pair_of, print_pair
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from engine.events import Proved, Snapshot
+from engine.events import Proved
+from engine.snapshot import Snapshot
 from lyctui import report
 from lyctui.app import LyctuiApp
 from lyctui.screens.results import ResultsScreen, result_lines

@@ -4,18 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from engine.events import (
-    Ended,
-    Proved,
-    Reducer,
-    RolledBack,
-    Saved,
-    Started,
-    Waiting,
-    from_dict,
-    to_dict,
-)
+from engine.events import Ended, Proved, RolledBack, Saved, Started, Waiting, from_dict, to_dict
 from engine.runs import Lock, RunFolder, run_info
+from engine.snapshot import Reducer
 from lyctui import outcome, report, text
 from lyctui.plain_monitor import LineLog
 from lyctui.screens.quit import loss_words

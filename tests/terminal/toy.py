@@ -21,10 +21,8 @@ from engine.events import (
     Ended,
     Event,
     Phase,
-    Reducer,
     Sampled,
     Saved,
-    Snapshot,
     Started,
     StepDone,
     to_dict,
@@ -32,6 +30,7 @@ from engine.events import (
 from engine.listener import Listener
 from engine.run_lock import Lock
 from engine.runs import RunFolder
+from engine.snapshot import Reducer, Snapshot
 
 
 class ToySession:

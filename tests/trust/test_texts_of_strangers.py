@@ -166,7 +166,7 @@ def test_events_of_any_kind_are_shown_or_left_out(hostile_run: Path) -> None:
 
 
 def drawn(folder: Path, data: dict[str, Any]) -> list[str]:
-    from engine.events import Reducer
+    from engine.snapshot import Reducer
 
     event = from_dict(data)
     if event is None:
