@@ -5,11 +5,14 @@ import pytest
 from engine.events import (
     Acknowledged,
     Ended,
+    Phase,
     RolledBack,
     Sampled,
+    Saved,
     Started,
     StepDone,
     Validated,
+    Warned,
 )
 from engine.snapshot import Reducer
 
@@ -59,7 +62,17 @@ def test_pictures_of_repeated_steps_are_shown_once() -> None:
 
 def test_pause_end_files_and_samples() -> None:
     reducer = Reducer("r")
-    reducer.apply_all(EXAMPLES[:7])
+    reducer.apply_all(
+        [
+            Started("r", 10, (5, 5), 2, 10, notes=("exact: weights",)),
+            Phase("caching latents", 3, 12),
+            StepDone(1, 1, 0.5, {"unet": 1e-4, "te": 5e-5}, 0.7, 1.5, 2, 100, 200),
+            Saved("network", 5, 1, "/r/a.safetensors", 10, True, False),
+            Sampled(5, 1, ("a.png",), ("a prompt",)),
+            Warned("careful"),
+            Acknowledged("pause", 3),
+        ]
+    )
     snapshot = reducer.snapshot
     assert snapshot.state == "paused"
     assert snapshot.files == ("/r/a.safetensors",)
