@@ -68,7 +68,7 @@ def result_line(snapshot: Snapshot) -> str:
             return f"{name}: failed {_where(snapshot, snapshot.end)}. {reason}".rstrip()
 
 
-def _proof(proof: Proved) -> str:
+def proof_line(proof: Proved) -> str:
     """Whether the finished file may be trusted, in one short line: the results page has the findings."""
     if not proof.good:
         return f"it did not pass: {report.proof_words(proof)}"
@@ -119,7 +119,7 @@ def closing_lines(snapshot: Snapshot, folder: Path) -> list[str]:
         more = f"  (and {len(files) - 1} more)" if len(files) > 1 else ""
         lines.append(f"file:   {files[-1]}{more}")
     if snapshot.proofs:
-        lines.append(f"check:  {_proof(snapshot.proofs[-1])}")
+        lines.append(f"check:  {proof_line(snapshot.proofs[-1])}")
     lines.append(f"folder: {text.home(folder)}")
     verdict = verdict_line(snapshot.scores)
     if verdict:

@@ -12,7 +12,7 @@ from textual.containers import VerticalScroll
 from textual.screen import Screen
 from textual.widgets import Footer
 
-from engine.events import Saved
+from engine.events import Proved, Saved
 from engine.sheet.values import Sheet
 from engine.snapshot import Snapshot
 from engine.toml_text import parse_toml
@@ -100,7 +100,7 @@ class ResultsScreen(Screen[None]):
         snapshot, folder = self._snapshot, self._run.folder
         came_out = result_lines(snapshot, folder, host(self).signs)
         self.query_one("#results", Lines).show(report.folded(came_out, room))
-        onward: list[Line] = [(), *onward_lines(snapshot, folder)]
+        onward: list[Line] = [(), *onward_lines(snapshot, folder, host(self).signs)]
         self.query_one("#onward", Lines).show(report.folded(onward, room))
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
@@ -150,15 +150,22 @@ def result_lines(snapshot: Snapshot, folder: Path, signs: Signs) -> list[Line]:
         [
             _outcome(snapshot, signs),
             _files(snapshot, folder, signs),
-            _checked(snapshot, signs),
+            _verdict(snapshot, signs),
             _scores(snapshot),
         ]
     )
 
 
-def onward_lines(snapshot: Snapshot, folder: Path) -> list[Line]:
-    """What to do with it: use, pictures, the next run."""
-    return _apart([_use(snapshot, folder), _pictures(snapshot, folder), _next(snapshot, folder)])
+def onward_lines(snapshot: Snapshot, folder: Path, signs: Signs) -> list[Line]:
+    """What to do with it: use, pictures, the next run; then what was looked at in the file."""
+    return _apart(
+        [
+            _use(snapshot, folder),
+            _pictures(snapshot, folder),
+            _next(snapshot, folder),
+            _findings(snapshot, signs),
+        ]
+    )
 
 
 def _apart(blocks: list[list[Line]]) -> list[Line]:
@@ -214,15 +221,30 @@ def _size(path: Path) -> str:
         return "unknown size"
 
 
-def _checked(snapshot: Snapshot, signs: Signs) -> list[Line]:
-    """What was looked at in the finished file; nothing for runs that did not look."""
-    if not snapshot.proofs or snapshot.state != "finished":
+def _verdict(snapshot: Snapshot, signs: Signs) -> list[Line]:
+    """Whether the finished file does what was trained; every fault, where it does not."""
+    proof = _proof(snapshot)
+    if proof is None:
         return []
-    proof = snapshot.proofs[-1]
-    head: Line = (("Checked", "strong"), ("  loaded again into the base model", "dim"))
-    good = [((f"{signs.done} {text.inert(line)}", ""),) for line in proof.findings]
-    wrong = [((f"{signs.error} {text.inert(line)}", "error"),) for line in proof.faults]
-    return [head, *wrong, *good]
+    if proof.good:
+        return [((f"{signs.done} Checked: {outcome.proof_line(proof)}", ""),)]
+    return [_CHECKED, *(((f"{signs.error} {text.inert(each)}", "error"),) for each in proof.faults)]
+
+
+def _findings(snapshot: Snapshot, signs: Signs) -> list[Line]:
+    """What was looked at in the finished file and is in order."""
+    proof = _proof(snapshot)
+    if proof is None or not proof.findings:
+        return []
+    return [_CHECKED, *(((f"{signs.done} {text.inert(each)}", ""),) for each in proof.findings)]
+
+
+_CHECKED: Line = (("Checked", "strong"), ("  loaded again into the base model", "dim"))
+
+
+def _proof(snapshot: Snapshot) -> Proved | None:
+    """The proof of the finished file; None for runs that did not look."""
+    return snapshot.proofs[-1] if snapshot.proofs and snapshot.state == "finished" else None
 
 
 def _scores(snapshot: Snapshot) -> list[Line]:

@@ -13,7 +13,7 @@ from engine.events import Proved
 from engine.snapshot import Snapshot
 from lyctui import report
 from lyctui.app import LyctuiApp
-from lyctui.screens.results import ResultsScreen, result_lines
+from lyctui.screens.results import ResultsScreen, onward_lines, result_lines
 from lyctui.text import signs
 from lyctui.widgets.lines import Lines
 
@@ -30,15 +30,19 @@ FAULT = "2 layers changed otherwise than in training, by 140 % at most: unet mid
 
 def lines_of(*proofs: Proved, **changed: Any) -> list[str]:
     snapshot = replace(Snapshot("vexilo_v1", "finished"), proofs=proofs, **changed)
-    lines = report.folded(result_lines(snapshot, Path("vexilo_v1"), signs()), 76)
+    folder = Path("vexilo_v1")
+    both = [*result_lines(snapshot, folder, signs()), *onward_lines(snapshot, folder, signs())]
+    lines = report.folded(both, 76)
     return ["".join(words for words, _ in line) for line in lines]
 
 
-def test_every_finding_has_a_line_and_a_sign() -> None:
+def test_a_sound_file_is_said_at_once_and_every_finding_has_a_line_below() -> None:
     lines = lines_of(PROOF)
+    said = next(place for place, line in enumerate(lines) if line.startswith("✓ Checked: loads"))
+    assert said < lines.index("Checked  loaded again into the base model")
     assert "Checked  loaded again into the base model" in lines
     assert "✓ finite, not zero" in lines
-    assert sum(line.startswith("✓ ") for line in lines) == len(FINDINGS) + 1
+    assert sum(line.startswith("✓ ") for line in lines) == len(FINDINGS) + 2
     assert all(len(line) <= 76 for line in lines)
 
 
@@ -53,7 +57,8 @@ def test_what_is_wrong_comes_first_and_cannot_steer_the_terminal() -> None:
 @pytest.mark.parametrize("changed", [{}, {"proofs": (PROOF,), "state": "running"}])
 def test_runs_that_did_not_look_say_nothing(changed: dict[str, Any]) -> None:
     snapshot = replace(Snapshot("vexilo_v1", "finished"), **changed)
-    lines = result_lines(snapshot, Path("vexilo_v1"), signs())
+    folder = Path("vexilo_v1")
+    lines = [*result_lines(snapshot, folder, signs()), *onward_lines(snapshot, folder, signs())]
     assert not any("Checked" in words for line in lines for words, _ in line)
 
 
@@ -75,6 +80,6 @@ async def test_the_page_shows_it_beside_the_files(toy_run: Any, size: tuple[int,
     app = LyctuiApp(run=run)
     async with app.run_test(size=size) as pilot:
         await until(pilot, lambda: isinstance(app.screen, ResultsScreen))
-        await until(
-            pilot, lambda: "✓ finite, not zero" in app.screen.query_one("#results", Lines).plain
-        )
+        shown = app.screen.query_one
+        await until(pilot, lambda: "✓ Checked: loads in" in shown("#results", Lines).plain)
+        assert "✓ finite, not zero" in shown("#onward", Lines).plain
