@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -76,14 +77,17 @@ def pictures_of(folder: Path) -> dict[str, bytes]:
     return found
 
 
+LEFT_OUT = re.compile(r"(?:The pictures of|No pictures were made at) step (\d+)")
+
+
 def pictures_left_out(events: Path) -> set[int]:
-    """Steps whose pictures were given up for a stop, and who was told so."""
-    said = "The pictures of step "
-    return {
-        int(line["message"].removeprefix(said).split()[0])
+    """Steps whose pictures were given up for a stop, or could not be written, and who was told so."""
+    found = (
+        LEFT_OUT.match(line.get("message", ""))
         for line in lines_of(events)
-        if isinstance(line, dict) and line.get("message", "").startswith(said)
-    }
+        if isinstance(line, dict)
+    )
+    return {int(match[1]) for match in found if match is not None}
 
 
 _BASES: dict[str, object] = {}
@@ -149,7 +153,8 @@ class Golden:
 
         `deaths` may each have torn one line of the events. `same` is False where the numbers cannot be
         those of the golden run: then only what it left behind is looked at. `asked` allows the network
-        files of requests to save or stop, and that pictures were left out for a stop where that was said.
+        files of requests to save or stop, and that pictures were left out where that was said: for a stop,
+        or on a disk that did not take them.
         """
         found = list(_leftovers(folder)) + list(_broken(folder, deaths))
         if not same:

@@ -40,7 +40,10 @@ FAULTS = {
     "stopped": "asked to stop at a step, and resumed",
     "SIGTERM, SIGINT, SIGHUP, SIGUSR1": "sent to the program at drawn instants; it leaves by itself or goes on",
     "state damaged": "a file of the newest state cut off, a bit flipped, gone, or half renamed",
-    "disk full in a save": "ENOSPC at each change to the disk of a save, then room again",
+    "disk full in a save": (
+        "ENOSPC at each change to the disk of a save, then room again; a preview that does not fit is left out"
+        " and said"
+    ),
     "disk full in the cache": "ENOSPC at each change to the disk in the cache",
     "folder read-only": "EROFS at each change of a save, then writable again",
     "folder gone": "the run's folder is moved away while it runs",

@@ -82,7 +82,7 @@ def waits(golden: Golden, ledger: Ledger, fault: str, first: int, number: int) -
     with ledger.fault(fault, f"change {first}") as lost:
         end = golden.job(folder, patch).run()
         assert end.code == 0, end.said()
-        lost += golden.differences(folder, deaths=0)
+        lost += golden.differences(folder, deaths=0, asked=True)
 
 
 @pytest.mark.fault("disk full in a save")
