@@ -16,6 +16,8 @@ import torch
 
 from engine.errors import NetworkFileError, OutOfMemory, Problem, TrainingError
 from engine.memory import in_words
+from engine.networks.base import layer_weight
+from engine.networks.dora_rules import SCALE
 from engine.networks.files import read_network
 from engine.networks.network import Network, from_file
 from engine.networks.shapes import KEPT_EXACT
@@ -284,6 +286,11 @@ def _rounding(adapter: Adapter, dtype: torch.dtype) -> float:
 def _off(trained: Adapter, read: Adapter) -> float:
     """Relative difference of the changes of weight and bias; 1 and more where one has none."""
     most = 0.0
+    # A DoRA's change is the difference of numbers as large as the weights, and no finer than those are.
+    weights = (
+        float(layer_weight(trained.layer).float().norm()) if SCALE in trained.tensors() else 0.0
+    )
+    unseen = torch.finfo(torch.float32).eps * weights
     pairs = ((trained.delta(), read.delta()), (trained.bias_delta(), read.bias_delta()))
     for wanted, found in pairs:
         if wanted is None and found is None:
@@ -292,12 +299,15 @@ def _off(trained: Adapter, read: Adapter) -> float:
             only = wanted if found is None else found
             most = max(most, float(bool(only.any())) if only is not None else 0.0)
         else:
-            most = max(most, _relative(found - wanted, wanted))
+            most = max(most, _relative(found - wanted, wanted, unseen))
     return most
 
 
-def _relative(difference: Tensor, of: Tensor) -> float:
+def _relative(difference: Tensor, of: Tensor, unseen: float = 0.0) -> float:
+    """Norm of a difference by that of what it is from; one up to `unseen` is none."""
     lost, norm = float(difference.float().norm()), float(of.float().norm())
+    if lost <= unseen:
+        return 0.0
     if norm == 0:
         return float(lost > 0)
     return lost / norm

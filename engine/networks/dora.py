@@ -27,9 +27,9 @@ from engine.networks.base import (
     layer_weight,
 )
 from engine.networks.dora_nodes import InputMagnitudes, OutputMagnitudes
+from engine.networks.dora_rules import SCALE
 from engine.networks.lora import DOWN, MID, UP, Lora
 
-SCALE = "dora_scale"
 Axis = Literal["input", "output"]
 SMALLEST_NORM = 1e-30
 """Where a row of W + dW is nothing but zeros, its magnitude is 0 too."""

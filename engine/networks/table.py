@@ -8,7 +8,8 @@ from engine.networks.base import Adapter, Setup, Tensors
 from engine.networks.boft import Boft
 from engine.networks.choice import Choice
 from engine.networks.diag_oft import DiagOft
-from engine.networks.dora import SCALE, Dora
+from engine.networks.dora import Dora
+from engine.networks.dora_rules import SCALE
 from engine.networks.dylora import Dylora
 from engine.networks.full import Full
 from engine.networks.glora import Glora

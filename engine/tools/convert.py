@@ -14,7 +14,7 @@ from engine.errors import NetworkFileError, Problem
 from engine.inert import inert
 from engine.networks.base import ALPHA
 from engine.networks.consumers import attention_of, readers
-from engine.networks.dora import SCALE
+from engine.networks.dora_rules import SCALE
 from engine.networks.dylora import truncated
 from engine.networks.layout_family import wrong_family
 from engine.networks.layout_scales import KEY as ADAPTER_METADATA

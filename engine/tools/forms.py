@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from engine.errors import NetworkFileError, Problem
 from engine.inert import inert
 from engine.networks.base import ALPHA, Adapter, Setup, layer_weight
-from engine.networks.dora import SCALE
+from engine.networks.dora_rules import SCALE
 from engine.networks.lokr import T2, W1, W1_A, W1_B, W2, W2_A, W2_B
 from engine.networks.lora import DOWN, MID, UP
 from engine.networks.reading import MISFITS

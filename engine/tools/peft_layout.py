@@ -13,7 +13,7 @@ from torch import Tensor
 from engine.errors import NetworkFileError, Problem
 from engine.inert import inert
 from engine.networks.base import ALPHA
-from engine.networks.dora import SCALE
+from engine.networks.dora_rules import SCALE
 from engine.networks.lora import DOWN
 from engine.networks.names import TEXT_ROOT
 from engine.tools.forms import Written

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from engine.networks.base import ALPHA
-from engine.networks.dora import SCALE
+from engine.networks.dora_rules import SCALE
 from engine.networks.shapes import KEPT_EXACT
 from engine.tools.forms import Written
 from engine.tools.requests import ModuleReport, ToolReport

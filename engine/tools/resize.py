@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.errors import NetworkFileError, Problem
 from engine.networks.base import ALPHA
-from engine.networks.dora import SCALE
+from engine.networks.dora_rules import SCALE
 from engine.networks.lokr import T2, W1_B, W2, W2_A, W2_B
 from engine.networks.lora import DOWN
 from engine.tools.checks import check

@@ -9,7 +9,7 @@ import torch
 
 from engine.errors import NetworkFileError
 from engine.networks.base import ALPHA, Setup, layer_weight
-from engine.networks.dora import SCALE
+from engine.networks.dora_rules import SCALE
 from engine.networks.layouts_glora import A1, A2, B1
 from engine.networks.lokr import T2, W1, W1_B, W2, W2_A, W2_B
 from engine.networks.lora import DOWN, UP

@@ -139,6 +139,27 @@ def test_a_small_change_of_a_dora_held_in_bf16_is_proved_and_rounded_magnitudes_
         network.eject()
 
 
+def test_a_change_below_the_weights_own_last_bits_is_no_fault(
+    base: BaseModel, tmp_path: Path
+) -> None:
+    choice = Choice("lokr", 4, 2.0, "unet-up-blocks", dora="input")
+    network = build(base.components(), choice, seed=1)
+    for component in sorted({member.component for member in network.members}):
+        flatten(network.members, component, dtype=torch.bfloat16)
+    for number, parameter in enumerate(network.parameters()):
+        if not bool(parameter.any()):
+            source = torch.Generator().manual_seed(number)
+            parameter.data.add_(1e-7 * torch.randn(parameter.shape, generator=source))
+    network.eval()
+    network.inject()
+    try:
+        proof = proof_of(written(network, tmp_path / "n.safetensors"), network, base)
+        assert "finite, not zero" in proof.findings
+        assert proof.faults == []
+    finally:
+        network.eject()
+
+
 def test_numbers_too_small_for_fp16_are_told(base: BaseModel, tmp_path: Path) -> None:
     network = trained(base)
     for member in network.members:
